@@ -16,6 +16,7 @@ import pytest
 import tomli_w
 
 from fedpoison import __version__, cli
+from fedpoison.cli.list import KINDS
 from fedpoison.records import RunFolder
 from fedpoison.sweep import load, parse_assignment
 
@@ -243,14 +244,14 @@ def test_plot_takes_metrics_and_several_folders(call: Call, results: Path, tmp_p
 # list
 
 
-@pytest.mark.parametrize("kind", cli.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_list_as_json_tells_all_that_is_known(kind: str, call: Call) -> None:
     code, out, err = call("list", kind, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert found
     for entry in found:
-        assert entry["kind"] in cli.KINDS[kind]
+        assert entry["kind"] in KINDS[kind]
         assert entry["name"].isidentifier()
         assert len(entry["summary"]) > 10
         assert isinstance(entry["options"], dict)
@@ -271,7 +272,7 @@ def test_list_as_json_has_the_defaults_and_the_bounds(call: Call) -> None:
     assert rules["multi_krum"]["options"] == {"m": None}
 
 
-@pytest.mark.parametrize("kind", cli.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_list_is_a_readable_table(kind: str, call: Call) -> None:
     found = json.loads(call("list", kind, "--json")[1])
     code, out, err = call("list", kind)
@@ -382,7 +383,7 @@ def test_the_help_of_a_command_has_examples_and_its_parameters(command: str, cal
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_explains_every_parameter(command: str, call: Call) -> None:
-    documented = inspect.getdoc({"run": cli.run, "list": cli.list_, "show": cli.show, "plot": cli.plot}[command]) or ""
+    documented = inspect.getdoc(cli.app[command].default_command) or ""
     explained = re.findall(r"^    (\S.*)$", documented.split("----------\n")[1], flags=re.MULTILINE)
     text = re.sub(r"[│\s]+", " ", call(command, "--help")[1])
     assert explained
@@ -403,7 +404,7 @@ def test_the_version_is_the_packages(call: Call) -> None:
 
 
 def examples() -> list[list[str]]:
-    documented = " ".join(str(command.__doc__) for command in (cli.run, cli.list_, cli.show, cli.plot))
+    documented = " ".join(str(cli.app[command].default_command.__doc__) for command in COMMANDS)
     return [shlex.split(line) for line in re.findall(r"fedpoison (.+)", documented)]
 
 

@@ -1,0 +1,60 @@
+"""The command line: the app, what becomes of errors, and one file a command."""
+
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+from rich.console import Console
+
+from fedpoison import __version__
+
+app = App(
+    name="fedpoison",
+    version=__version__,
+    help="Federated learning under poisoning: run experiments, list what there is, look at results.",
+    suppress_keyboard_interrupt=False,
+    help_epilogue="Exit codes: 0 done, 1 a run failed, 2 the input is wrong, 130 interrupted.",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; a user's mistake gives sentences, not a traceback."""
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        errors.print(f"fedpoison: {error}", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        errors.print("interrupted; the same command goes on from here")
+        return 130
+    except Exception as error:
+        from fedpoison.config import ConfigError
+        from fedpoison.records import BusyError
+        from fedpoison.running import RunError
+
+        if isinstance(error, ConfigError):
+            for problem in error.problems:
+                errors.print(f"fedpoison: {problem}", markup=False)
+            return 2
+        if isinstance(error, RunError):
+            for folder, why in error.failures.items():
+                errors.print(f"fedpoison: {folder} failed: {why} (the traceback is in its error.txt)", markup=False)
+            return 1
+        if isinstance(error, BusyError | OSError):
+            errors.print(f"fedpoison: {error}", markup=False)
+            return 1
+        raise
+    return 0
+
+
+def output() -> Console:
+    """Standard output; a pipe gets lines of 120 columns, as tables need them."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=120)
+
+
+# Below the app, because these files enter their commands in it.
+from fedpoison.cli import list as list  # noqa: E402
+from fedpoison.cli import plot as plot  # noqa: E402
+from fedpoison.cli import run as run  # noqa: E402
+from fedpoison.cli import show as show  # noqa: E402
