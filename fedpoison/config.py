@@ -19,6 +19,7 @@ from pydantic import (
 
 from fedpoison import __version__
 from fedpoison.component import a, maybe_a
+from fedpoison.data.augment import Augment
 from fedpoison.defence import Defence
 from fedpoison.rounding import half_up
 from fedpoison.threat import Knowledge, check_knowledge
@@ -43,11 +44,42 @@ def _as_list(given: Any) -> Any:
     return [given] if isinstance(given, str) else given
 
 
+class Root(Section):
+    """[data] root: clean samples that the server has for itself."""
+
+    samples: int = Field(ge=1)
+
+
+class Normalise(Section):
+    """[data] normalise: subtract the mean and divide by the standard deviation of each channel (or feature)."""
+
+    mean: list[float] = Field(min_length=1)
+    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _alike(self) -> "Normalise":
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"there are {len(self.mean)} means and {len(self.std)} standard deviations")
+        return self
+
+
+def _count_or_share(given: Any) -> Any:
+    if type(given) is int and given >= 0:
+        return given
+    if type(given) is float and 0 <= given < 1:
+        return given
+    raise ValueError(f"a number of samples, or a share of them below 1, is needed; it is {given!r}")
+
+
 class Data(Section):
-    """[data]: the data set with its options, and how it is split."""
+    """[data]: the data set with its options, how it is split, and how samples are shown to the model."""
 
     dataset: a("dataset")
     partition: a("partition") = Field("iid", validate_default=True)
+    root: Root | None = None
+    validation: Annotated[int | float, BeforeValidator(_count_or_share)] = 0
+    normalise: Normalise | None = None
+    augment: Augment | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -58,19 +90,28 @@ class Data(Section):
             return given
         if "name" not in given:
             raise ValueError("data.name is missing: which data set?")
-        split = {"partition": given["partition"]} if "partition" in given else {}
-        return {"dataset": {k: v for k, v in given.items() if k != "partition"}, **split}
+        ours = {k: v for k, v in given.items() if k in cls.model_fields and k != "dataset"}
+        return {"dataset": {k: v for k, v in given.items() if k not in ours}, **ours}
 
-    @model_serializer
-    def _as_table(self) -> dict[str, Any]:
-        return {**self.dataset.model_dump(), "partition": self.partition.model_dump()}
+    @model_serializer(mode="wrap")
+    def _as_table(self, whole: Any) -> dict[str, Any]:
+        table = whole(self)
+        return {**table.pop("dataset"), **table}
+
+    def validation_samples(self, available: int) -> int:
+        """How many of so many train samples are for validation."""
+        return self.validation if isinstance(self.validation, int) else half_up(self.validation * available)
 
 
 class Clients(Section):
-    """[clients]: how many there are, how many take part in a round, how they train."""
+    """[clients]: how many there are, how many take part in a round, how they train.
+
+    `held_out`: the share of each client's samples on which it does not train but measures the global model.
+    """
 
     count: int = Field(20, ge=1)
     per_round: int | None = Field(None, ge=1)
+    held_out: float = Field(0.0, ge=0, lt=1)
     local: Local = Local()
 
     @model_validator(mode="after")

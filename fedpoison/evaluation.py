@@ -6,14 +6,17 @@ attacked test inputs that get the label the attacker wants.
 """
 
 import copy
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedpoison.data import Dataset
+from fedpoison.federation import Shard
+from fedpoison.measures import finite
 from fedpoison.models.vector import load
 from fedpoison.parallel import in_parallel
 from fedpoison.registry import Step
@@ -33,13 +36,31 @@ class Scores:
     asr: float | None = None
     asr_untriggered: float | None = None
     target_success: float | None = None
+    validation_accuracy: float | None = None
+    validation_loss: float | None = None
+    client_accuracy: float | None = None
+    worst_decile_accuracy: float | None = None
 
 
 class Evaluator:
-    """The test set, and its attacked version, made once."""
+    """The test set, and its attacked version, made once; and the sets on which else the model is looked at.
 
-    def __init__(self, net: nn.Module, dataset: Dataset, attack: Step | None) -> None:
+    `validation`: samples that are neither trained nor tested on. `held_out`: what each honest client keeps of its
+    samples; `client_accuracy` is the mean over the clients, `worst_decile_accuracy` over the worst tenth of them,
+    rounded up: what a defence costs those whose data are unlike the others'.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        dataset: Dataset,
+        attack: Step | None,
+        validation: Shard | None = None,
+        held_out: Sequence[Shard] = (),
+    ) -> None:
         self._net, self._dataset = copy.deepcopy(net).eval(), dataset
+        self._validation = validation
+        self._held_out = [shard for shard in held_out if len(shard)]
         self._aimed: tuple[Images, Images, Labels] | None = None
         self._goal = attack[0].goal if attack else None
         if attack:
@@ -60,7 +81,11 @@ class Evaluator:
             float(right[labels == c].double().mean()) if (labels == c).any() else None
             for c in range(self._dataset.n_classes)
         ]
-        scores = Scores(float(right.double().mean()), loss if math.isfinite(loss) else None, recall)
+        scores = Scores(float(right.double().mean()), finite(loss), recall)
+        if self._validation:
+            scores = self._validated(scores, self._validation)
+        if self._held_out:
+            scores = self._with_clients(scores)
         if self._aimed is None:
             return scores
         presented, plain, wanted = self._aimed
@@ -70,10 +95,26 @@ class Evaluator:
         untriggered = float((self._predict(plain, wanted)[0] == wanted).double().mean())
         return replace(scores, asr=hit, asr_untriggered=untriggered)
 
-    def _predict(self, images: Images, labels: Labels) -> tuple[Labels, float]:
+    def _validated(self, scores: Scores, shard: Shard) -> Scores:
+        labels = shard.labels[shard.index]
+        predicted, loss = self._predict(shard.images, labels, shard.index)
+        accuracy = float((predicted == labels).double().mean())
+        return replace(scores, validation_accuracy=accuracy, validation_loss=finite(loss))
+
+    def _with_clients(self, scores: Scores) -> Scores:
+        index = torch.cat([shard.index for shard in self._held_out])
+        labels = self._held_out[0].labels[index]
+        right = (self._predict(self._held_out[0].images, labels, index)[0] == labels).double()
+        accuracies = sorted(float(part.mean()) for part in right.split([len(shard) for shard in self._held_out]))
+        worst = accuracies[: -(-len(accuracies) // 10)]
+        return replace(scores, client_accuracy=fmean(accuracies), worst_decile_accuracy=fmean(worst))
+
+    def _predict(self, images: Tensor, labels: Labels, index: Tensor | None = None) -> tuple[Labels, float]:
+        """Predictions and mean loss of the images, or of those at `index`, whose labels are given."""
+
         def one(chunk: slice) -> tuple[Tensor, float]:
             with torch.inference_mode():
-                logits = self._net(images[chunk])
+                logits = self._net(images[chunk] if index is None else images[index[chunk]])
                 loss = cross_entropy(logits.double(), labels[chunk], reduction="sum")
                 return logits.argmax(dim=1), float(loss)
 

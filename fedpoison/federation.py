@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedpoison.data import Dataset
+from fedpoison.data.augment import Augment
 from fedpoison.registry import Step
+from fedpoison.rounding import half_up
 from fedpoison.seeding import Stream
 from fedpoison.types import ClientIds, Images, Labels, Sizes
 
@@ -27,23 +29,60 @@ class Shard:
 
 
 class Federation:
-    """A data set split over clients by a partition; `poison` is what an attacker does to its shard."""
+    """A data set split over clients by a partition; `poison` is what an attacker does to its shard.
 
-    def __init__(self, dataset: Dataset, partition: Step, clients: int, seed: int, poison: Step | None = None) -> None:
-        self.dataset, self.clients, self.seed, self._poison = dataset, clients, seed, poison
-        labels = dataset.train_labels.numpy()
+    `root` and `validation` train samples are set apart for the server first: no client has any of them.
+    `held_out` is the share of each client's samples, rounded half up, on which it does not train.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        partition: Step,
+        clients: int,
+        seed: int,
+        poison: Step | None = None,
+        *,
+        root: int = 0,
+        validation: int = 0,
+        held_out: float = 0.0,
+        augment: Augment | None = None,
+    ) -> None:
+        self.dataset, self.clients, self.seed, self._poison, self.augment = dataset, clients, seed, poison, augment
+        self._root, self._validation, rest = _set_apart(len(dataset.train_labels), root, validation, seed)
         entry, options = partition
         rng = Stream(seed, "partition").numpy()
+        labels = dataset.train_labels.numpy()[rest]
         indices = entry.call({"labels": labels, "n_clients": clients, "rng": rng}, options)
         _check_split(entry.name, indices, clients, len(labels))
-        self._indices = [torch.from_numpy(np.asarray(index, dtype=np.int64)) for index in indices]
+        whole = [rest[np.asarray(index, dtype=np.int64)] for index in indices]
+        parts = [_hold_out(index, held_out, Stream(seed, "held_out", client=i)) for i, index in enumerate(whole)]
+        self._indices = [torch.from_numpy(train) for train, _ in parts]
+        self._held_out = [torch.from_numpy(held) for _, held in parts]
         self._poisoned: dict[int, Shard] = {}
+
+    @property
+    def root(self) -> Shard:
+        """The server's own clean samples."""
+        return self._clean(self._root)
+
+    @property
+    def validation(self) -> Shard:
+        """The samples on which settings are chosen."""
+        return self._clean(self._validation)
+
+    def held_out(self, client: int) -> Shard:
+        """The samples that a client keeps to see how well the model does on its own data."""
+        return self._clean(self._held_out[client])
+
+    def _clean(self, index: Tensor) -> Shard:
+        return Shard(self.dataset.train_images, self.dataset.train_labels, index)
 
     def shard(self, client: int, poisoned: bool = False) -> Shard:
         """A client's samples, as it trains on them when it behaves or when it attacks the data."""
         index = self._indices[client]
         if not poisoned or self._poison is None:
-            return Shard(self.dataset.train_images, self.dataset.train_labels, index)
+            return self._clean(index)
         if client not in self._poisoned:
             self._poisoned[client] = self._poison_shard(client, index)
         return self._poisoned[client]
@@ -81,6 +120,23 @@ class Federation:
             return torch.arange(self.clients)
         drawn = Stream(self.seed, "cohort", round).numpy().choice(self.clients, per_round, replace=False)
         return torch.from_numpy(np.sort(drawn))
+
+
+def _set_apart(samples: int, root: int, validation: int, seed: int) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
+    """Random samples for the root and the validation set, and what is left, ascending."""
+    if root + validation >= samples:
+        raise ValueError(f"root = {root} and validation = {validation} leave nothing of {samples} train samples")
+    order = Stream(seed, "apart").numpy().permutation(samples) if root + validation else np.arange(samples)
+    parts = (order[:root], order[root : root + validation], order[root + validation :])
+    first, second, rest = map(np.sort, parts)
+    return torch.from_numpy(first), torch.from_numpy(second), rest
+
+
+def _hold_out(index: NDArray[np.int64], share: float, stream: Stream) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A shard without its held-out samples, and these."""
+    count = min(half_up(share * len(index)), len(index) - 1)  # one is left to train on
+    held = stream.numpy().permutation(len(index)) < count
+    return index[~held], index[held]
 
 
 def _check_split(name: str, indices: list[NDArray[np.int64]], clients: int, samples: int) -> None:

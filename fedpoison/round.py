@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedpoison.defence import Defence, Situation
-from fedpoison.evaluation import Evaluator
+from fedpoison.evaluation import Evaluator, Scores
 from fedpoison.federation import Federation
 from fedpoison.measures import detection, spread_of, summary_of_norms
 from fedpoison.seeding import Stream
@@ -100,7 +100,7 @@ def play(state: State, world: World) -> tuple[State, Record]:
     return State(number, params, previous, dict(verdict.state), attack_state), record
 
 
-SCORES = ("accuracy", "loss", "per_class_recall", "asr", "asr_untriggered", "target_success")
+SCORES = tuple(field.name for field in fields(Scores))
 PHASES = ("train", "attack", "defence", "evaluate")
 
 

@@ -20,6 +20,11 @@ PURPOSES = (
     "attack",
     "defence",
     "defend",
+    "apart",
+    "held_out",
+    "augment",
+    "answers",
+    "sybils",
 )
 
 

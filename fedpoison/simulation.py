@@ -6,12 +6,14 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from fedpoison import parallel
 from fedpoison.config import Config
 from fedpoison.data import Dataset
 from fedpoison.evaluation import Evaluator
 from fedpoison.federation import Federation
+from fedpoison.models.inputs import Normalise
 from fedpoison.models.vector import check_net, flatten
 from fedpoison.records import RunFolder
 from fedpoison.round import Record, State, World, play
@@ -60,10 +62,22 @@ def build(config: Config) -> tuple[World, State]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(Stream(config.seed, "model").integer())
         net = entry.call({"input_shape": dataset.input_shape, "n_classes": dataset.n_classes}, options)
+        net = _normalising(net, config, dataset)
         check_net(net, dataset.input_shape, dataset.n_classes)
     threat = _threat(config, dataset)
-    partition = config.data.partition.step
-    federation = Federation(dataset, partition, config.clients.count, config.seed, threat.data)
+    data, count = config.data, config.clients.count
+    federation = Federation(
+        dataset,
+        data.partition.step,
+        count,
+        config.seed,
+        threat.data,
+        root=data.root.samples if data.root else 0,
+        validation=data.validation_samples(len(dataset.train_labels)),
+        held_out=config.clients.held_out,
+        augment=data.augment,
+    )
+    honest = [federation.held_out(i) for i in range(count) if i not in threat.fixed_ids]
     engine, engine_options = config.engine.step
     params = flatten(net)
     world = World(
@@ -77,9 +91,20 @@ def build(config: Config) -> tuple[World, State]:
         threat=threat,
         engine=engine.call({"model": net, "federation": federation, "local": config.clients.local}, engine_options),
         defence=config.defence.chain,
-        evaluator=Evaluator(net, dataset, threat.data),
+        evaluator=Evaluator(net, dataset, threat.data, federation.validation, honest),
     )
     return world, State(0, params, torch.zeros_like(params))
+
+
+def _normalising(net: nn.Module, config: Config, dataset: Dataset) -> nn.Module:
+    """The net, behind a first layer that normalises if the data say so: triggers are then set in the plain picture."""
+    chosen = config.data.normalise
+    if chosen is None or not isinstance(net, nn.Module):
+        return net
+    if len(chosen.mean) != dataset.input_shape[0]:
+        raise ValueError(f"data.normalise has {len(chosen.mean)} means for samples of shape {dataset.input_shape}")
+    layers = net if type(net) is nn.Sequential else [net]
+    return nn.Sequential(Normalise(chosen.mean, chosen.std, dataset.input_shape), *layers)
 
 
 def _threat(config: Config, dataset: Dataset) -> Threat:
