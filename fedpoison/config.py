@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -21,9 +22,11 @@ from fedpoison import __version__
 from fedpoison.component import a, maybe_a
 from fedpoison.data.augment import Augment
 from fedpoison.defence import Defence
+from fedpoison.delivery import Late
 from fedpoison.rounding import half_up
-from fedpoison.threat import Knowledge, check_knowledge
-from fedpoison.training import Local
+from fedpoison.server import Server
+from fedpoison.threat import Draw, Knowledge, check_knowledge
+from fedpoison.training import ClientMomentum, Local
 
 
 class ConfigError(ValueError):
@@ -103,21 +106,32 @@ class Data(Section):
         return self.validation if isinstance(self.validation, int) else half_up(self.validation * available)
 
 
+def _beta_alone(given: Any) -> Any:
+    return {"beta": given} if isinstance(given, float) else given
+
+
 class Clients(Section):
-    """[clients]: how many there are, how many take part in a round, how they train.
+    """[clients]: how many there are, how many take part in a round, how they train, how they answer.
 
     `held_out`: the share of each client's samples on which it does not train but measures the global model.
+    `momentum`: what each client keeps from round to round (its β alone, or a table). `dropout`: the chance that a
+    client does not answer in a round; `late`: that it answers late.
     """
 
     count: int = Field(20, ge=1)
     per_round: int | None = Field(None, ge=1)
     held_out: float = Field(0.0, ge=0, lt=1)
+    momentum: Annotated[ClientMomentum | None, BeforeValidator(_beta_alone)] = None
+    dropout: float = Field(0.0, ge=0, lt=1)
+    late: Late = Late()
     local: Local = Local()
 
     @model_validator(mode="after")
     def _not_more_than_there_are(self) -> "Clients":
         if self.cohort > self.count:
             raise ValueError(f"per_round = {self.per_round} is more than the {self.count} clients there are")
+        if self.dropout + self.late.chance > 1:
+            raise ValueError(f"dropout = {self.dropout} and late.chance = {self.late.chance} are more than 1 together")
         return self
 
     @property
@@ -126,24 +140,33 @@ class Clients(Section):
         return self.per_round or self.count
 
 
-class Server(Section):
-    """[server]: params ← params + lr · aggregate."""
-
-    lr: float = Field(1.0, gt=0, allow_inf_nan=False)
-
-
 class Schedule(Section):
-    """[threat.schedule]: the attack is on in rounds start, start + every, … up to end."""
+    """[threat.schedule]: the attack is on in the rounds `at`, or else in rounds start, start + every, … up to end."""
 
     start: int = Field(1, ge=1)
     end: int | None = Field(None, ge=1)
     every: int = Field(1, ge=1)
+    at: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> "Schedule":
+        if self.at and {"start", "end", "every"} & self.model_fields_set:
+            raise ValueError(f"at = {self.at} says in which rounds the attack is on; start, end and every say it too")
         if self.end is not None and self.end < self.start:
             raise ValueError(f"the attack would end in round {self.end}, before it starts in round {self.start}")
         return self
+
+    def after(self, warm: int) -> "Schedule":
+        """What is left of it when the first `warm` rounds are without an attack."""
+        if self.at:
+            return self.model_copy(update={"at": [round for round in self.at if round > warm]})
+        missed = max(0, -(-(warm + 1 - self.start) // self.every))
+        return self.model_copy(update={"start": self.start + missed * self.every})
+
+    @property
+    def first(self) -> int:
+        """The first round in which the attack is on."""
+        return min(self.at) if self.at else self.start
 
 
 class ThreatConfig(Section):
@@ -151,10 +174,11 @@ class ThreatConfig(Section):
 
     malicious: int | None = Field(None, ge=0)
     share: float | None = Field(None, ge=0, le=1)
-    draw: Literal["fixed", "per_round"] = "fixed"
+    draw: Draw = "fixed"
     knows: Annotated[list[Knowledge], BeforeValidator(_as_list)] = ["all"]
     data: maybe_a("data_attack") = None
     update: maybe_a("update_attack") = None
+    sybils: float | None = Field(None, ge=0, allow_inf_nan=False)
     schedule: Schedule = Schedule()
 
     @model_validator(mode="after")
@@ -199,6 +223,33 @@ class DefenceConfig(Section):
         return "+".join(step.label for step in (*self.pre, self.aggregator))
 
 
+class WarmStart(Section):
+    """[warm_start]: begin with a trained model instead of a random one.
+
+    `rounds`: the run's first rounds are without an attack and under the plain mean; all cells of a seed that agree
+    on the rest share them. `file`: a model.safetensors of the same net. Only parameters are taken over.
+    """
+
+    rounds: int | None = Field(None, ge=1)
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "WarmStart":
+        if (self.rounds is None) == (self.file is None):
+            raise ValueError(f"give rounds or file; they are {self.rounds} and {self.file!r}")
+        return self
+
+    @field_validator("file")
+    @classmethod
+    def _from_anywhere(cls, file: str | None, info: Any) -> str | None:
+        if file is None:
+            return None
+        path = ((info.context or {}).get("folder") or Path()) / file
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return str(path.resolve())
+
+
 class Config(Section):
     """One run: an experiment's cell with one seed."""
 
@@ -208,6 +259,7 @@ class Config(Section):
     evaluate_every: int = Field(1, ge=1)
     data: Data
     model: a("model") = Field("mlp", validate_default=True)
+    warm_start: WarmStart | None = None
     clients: Clients = Clients()
     server: Server = Server()
     threat: ThreatConfig = ThreatConfig()
@@ -218,12 +270,18 @@ class Config(Section):
     @model_validator(mode="after")
     def _chain_fits(self) -> "Config":
         clients, threat = self.clients, self.threat
-        among = clients.count if threat.draw == "fixed" else clients.cohort
+        among = clients.cohort if threat.draw == "per_cohort" else clients.count
         problems = []
         if threat.share and not self.malicious:
             problems.append(f"threat.share = {threat.share} of {among} clients is nobody")
-        if self.malicious and threat.schedule.start > self.rounds:
-            problems.append(f"the attack starts in round {threat.schedule.start}, after the last, {self.rounds}")
+        if self.malicious and threat.schedule.first > self.rounds:
+            problems.append(f"the attack starts in round {threat.schedule.first}, after the last, {self.rounds}")
+        if self.warm_rounds >= self.rounds:
+            problems.append(f"warm_start.rounds = {self.warm_rounds} leave nothing of rounds = {self.rounds}")
+        if self.warm_rounds and (clients.local.rates.cosine or self.server.rates.cosine):
+            problems.append("warm_start.rounds are shared, and a cosine that ends in the last round is each run's own")
+        if self.malicious and threat.schedule.end is not None and threat.schedule.end <= self.warm_rounds:
+            problems.append(f"the attack ends in round {threat.schedule.end}, within the {self.warm_rounds} warm ones")
         if self.malicious > among:
             problems.append(f"threat.malicious = {self.malicious} of {among} clients")
         elif self.f is not None:
@@ -235,14 +293,24 @@ class Config(Section):
         return self
 
     @property
+    def warm_rounds(self) -> int:
+        """Rounds before the attack that this run shares with others."""
+        return (self.warm_start.rounds or 0) if self.warm_start else 0
+
+    def prefix(self) -> "Config":
+        """The run whose last round is this one's last warm one: no attack, the plain mean, the same all else."""
+        update = {"rounds": self.warm_rounds, "warm_start": None, "threat": ThreatConfig()}
+        return self.model_copy(update={**update, "defence": DefenceConfig()})
+
+    @property
     def malicious(self) -> int:
-        """Malicious clients: of the population if they are fixed, of each cohort otherwise."""
-        return self.threat.count_of(self.clients.count if self.threat.draw == "fixed" else self.clients.cohort)
+        """Malicious clients: of each cohort if they are drawn so, of the population otherwise."""
+        return self.threat.count_of(self.clients.cohort if self.threat.draw == "per_cohort" else self.clients.count)
 
     @property
     def expected_malicious(self) -> int:
         """Malicious clients in an expected cohort, rounded half up."""
-        if self.threat.draw == "per_round":
+        if self.threat.draw == "per_cohort":
             return self.malicious
         return half_up(self.malicious * self.clients.cohort / self.clients.count)
 
@@ -269,7 +337,7 @@ class Config(Section):
     def labels(self) -> dict[str, Any]:
         """How tables and figures call this run, and the hash of the clean run it is compared with."""
         clean = self.clean().hash if self.malicious else None
-        schedule = self.threat.schedule.model_dump() if self.malicious else None
+        schedule = self.threat.schedule.after(self.warm_rounds).model_dump() if self.malicious else None
         return {"rule": self.defence.rule, "attack": self.attack, "clean": clean, "schedule": schedule}
 
     def clean(self) -> "Config":
@@ -292,6 +360,8 @@ class Config(Section):
             table["data"].pop(place, None)
         if not self.engine.entry.file_hash:
             table["engine"] = "sequential" if self.engine.name == "sequential" else "batched"
+        if self.warm_start and self.warm_start.file:
+            table["warm_start"] = hashlib.sha256(Path(self.warm_start.file).read_bytes()).hexdigest()
         if not self.malicious:
             table["threat"] = {"data": table["threat"].get("data")}
         chosen = (self.model, self.engine, self.data.dataset, self.data.partition, self.threat.data)

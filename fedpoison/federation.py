@@ -1,6 +1,7 @@
 """Who holds which samples, clean and poisoned, and who takes part in a round."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,17 @@ class Federation:
     def sizes(self, ids: ClientIds) -> Sizes:
         """Samples of each client, as the server knows them."""
         return torch.tensor([len(self._indices[i]) for i in ids.tolist()], dtype=torch.float64)
+
+    def skew(self, ids: ClientIds) -> Tensor:
+        """Each client's label skew [n]: how far its labels' distribution is from all clients', in total variation."""
+        return self._skews[ids]
+
+    @cached_property
+    def _skews(self) -> Tensor:
+        labels, classes = self.dataset.train_labels, self.dataset.n_classes
+        counts = torch.stack([torch.bincount(labels[i], minlength=classes) for i in self._indices]).double()
+        shares, whole = counts / counts.sum(dim=1, keepdim=True), counts.sum(dim=0) / counts.sum()
+        return (shares - whole).abs().sum(dim=1) / 2
 
     def cohort(self, round: int, per_round: int) -> ClientIds:
         """The ids of this round's clients, ascending; drawn without replacement if not all take part."""

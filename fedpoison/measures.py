@@ -5,11 +5,12 @@ import statistics
 from typing import Any
 
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from fedpoison.linalg.blocks import weighted_sum
 from fedpoison.parallel import in_parallel
-from fedpoison.types import Norms, Updates, Verdict
+from fedpoison.types import Norms, Update, Updates, Verdict
 
 Measured = dict[str, Any]
 
@@ -42,21 +43,53 @@ def detection(verdict: Verdict, bad: Tensor) -> Measured:
 
 
 def spread_of(verdict: Verdict, honest: Updates, norms: Norms) -> Measured:
-    """The aggregate's distance to the honest mean, and that distance squared in units of the honest spread.
+    """How the aggregate lies to the honest updates; None where there is nothing to measure.
 
-    The latter is the empirical κ of Allouah et al. 2023: ‖F(x) − x̄‖² over the honest updates' mean squared
-    distance to their mean x̄; None where the honest updates do not differ. `norms` are the honest updates'.
+    `heterogeneity`: the honest updates' mean squared distance to their mean x̄. `distance_to_honest_mean`: of the
+    aggregate. `kappa`: that distance squared in units of the heterogeneity, the empirical κ of Allouah et al. 2023.
+    `angle_to_honest_mean`: between aggregate and x̄, in degrees. `norms` are the honest updates'.
     """
+    measured: Measured = dict.fromkeys(("heterogeneity", "distance_to_honest_mean", "kappa", "angle_to_honest_mean"))
     usable = torch.isfinite(norms)
     if verdict.skipped or not usable.any():
-        return {"distance_to_honest_mean": None, "kappa": None}
+        return measured
     centre = weighted_sum(usable / usable.sum(), honest)
     distance = float(torch.linalg.vector_norm(verdict.update - centre, dtype=torch.float64))
     rows = (honest[i] for i in usable.nonzero().flatten().tolist())  # views: honest[usable] would copy the matrix
     gaps = in_parallel(lambda row: float(torch.linalg.vector_norm(row - centre, dtype=torch.float64)), rows)
     variance = statistics.fmean(gap**2 for gap in gaps)
-    kappa = distance**2 / variance if variance else math.nan
-    return {"distance_to_honest_mean": finite(distance), "kappa": finite(kappa)}
+    measured["heterogeneity"] = finite(variance)
+    measured["distance_to_honest_mean"] = finite(distance)
+    measured["kappa"] = finite(distance**2 / variance) if variance else None
+    measured["angle_to_honest_mean"] = _angle(verdict.update, centre, distance)
+    return measured
+
+
+def _angle(a: Update, b: Update, distance: float) -> float | None:
+    """Between two vectors whose distance is known, in degrees; None if one is 0. Exact for small angles too."""
+    lengths = [float(torch.linalg.vector_norm(v, dtype=torch.float64)) for v in (a, b)]
+    if not (min(lengths) > 0 and math.isfinite(sum(lengths) + distance)):
+        return None
+    sine = math.sqrt(max(0.0, distance**2 - (lengths[0] - lengths[1]) ** 2) / (4 * lengths[0] * lengths[1]))
+    return math.degrees(2 * math.asin(min(1.0, sine)))
+
+
+def rejection_skew(verdict: Verdict, bad: Tensor, skew: Tensor) -> float | None:
+    """Whether a defence turns away honest clients for their unusual labels, from −1 to 1.
+
+    Spearman's correlation, over the honest clients, of label skew with being flagged, or where nobody is flagged by
+    the rule with having little weight. None where either does not vary.
+    """
+    if verdict.flagged is not None:
+        rejection = verdict.flagged.double()
+    elif verdict.weights is not None:
+        rejection = -verdict.weights.double()
+    else:
+        return None
+    a, b = rejection[~bad], skew[~bad]
+    if len(a) < 3 or a.min() == a.max() or b.min() == b.max():
+        return None
+    return finite(float(spearmanr(a.numpy(), b.numpy()).statistic))
 
 
 def summary_of_norms(norms: Norms, bad: Tensor) -> Measured:

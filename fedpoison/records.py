@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,15 @@ import numpy
 import tomli_w
 import torch
 from filelock import FileLock, Timeout
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedpoison import __version__
 from fedpoison.round import Record, State
+
+MEMORIES = ("defence", "attack", "server", "momentum", "waiting")
+"""What a State remembers by name, in its fields' order."""
 
 
 class BusyError(RuntimeError):
@@ -41,15 +44,20 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run is over."""
-        return (self.path / "model.safetensors").is_file()
+        return self.model.is_file()
+
+    @property
+    def model(self) -> Path:
+        """The file of the final parameters."""
+        return self.path / "model.safetensors"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; BusyError if another has it. A killed process holds nothing."""
+    def locked(self, wait: bool = False) -> Iterator[None]:
+        """Hold the folder for this process; if another has it, wait, or else BusyError. The killed hold nothing."""
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=-1 if wait else 0)
         except Timeout:
             raise BusyError(f"another process is running {self.path}") from None
         try:
@@ -90,6 +98,11 @@ class RunFolder:
             _replace(rounds, b"".join(lines[:done]))
         return state
 
+    def begin_with(self, records: Sequence[Record]) -> None:
+        """Write rounds that were played elsewhere, before the first of this run's own."""
+        lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
+        _replace(self.path / "rounds.jsonl", "".join(lines).encode())
+
     def append(self, record: Record, state: State) -> None:
         """Add a round; if the process is killed in between, the line is written again by the resumed run."""
         with (self.path / "rounds.jsonl").open("a") as file:
@@ -98,9 +111,9 @@ class RunFolder:
 
     def finish(self, params: Tensor) -> None:
         """Write the final model; the checkpoint is no longer needed."""
-        temporary = self.path / "model.safetensors.tmp"
+        temporary = self.model.with_suffix(".tmp")
         save_file({"params": params}, temporary)
-        os.replace(temporary, self.path / "model.safetensors")
+        os.replace(temporary, self.model)
         (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
 
     def records(self) -> list[Record]:
@@ -113,16 +126,27 @@ class RunFolder:
 
 def save_state(path: Path, state: State) -> None:
     """Replace a checkpoint atomically. The round is the file's only metadata key, so its bytes are determined."""
-    memories = {"defence": state.defence, "attack": state.attack}
     tensors = {
         f"{owner}.{k}": v.clone(memory_format=torch.contiguous_format)
-        for owner, memory in memories.items()
-        for k, v in memory.items()
+        for owner in MEMORIES
+        for k, v in getattr(state, owner).items()
     }
     tensors |= {"params": state.params.clone(), "previous": state.previous.clone()}
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary, metadata={"round": str(state.round)})
     os.replace(temporary, path)
+
+
+def load_params(path: Path, like: Tensor) -> Tensor:
+    """The parameters of a model.safetensors; ValueError if they are not those of a net whose parameters are `like`."""
+    try:
+        params = load_file(path)["params"]
+    except (SafetensorError, KeyError, OSError) as error:
+        raise ValueError(f"{path} is not a model of a run: {error}") from error
+    if (params.shape, params.dtype) != (like.shape, like.dtype):
+        was, now = (f"{len(t)} numbers of {t.dtype}" for t in (params.flatten(), like))
+        raise ValueError(f"{path} holds {was}, the net has {now}")
+    return params
 
 
 def load_state(path: Path) -> State:
@@ -135,7 +159,7 @@ def load_state(path: Path) -> State:
         prefix = f"{owner}."
         return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
-    return State(number, tensors["params"], tensors["previous"], memory("defence"), memory("attack"))
+    return State(number, tensors["params"], tensors["previous"], *map(memory, MEMORIES))
 
 
 def environment() -> dict[str, Any]:

@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from fedpoison.defence import Defence, Situation
+from fedpoison.delivery import Answers, Late, Mail, deliver
 from fedpoison.evaluation import Evaluator, Scores
 from fedpoison.federation import Federation
-from fedpoison.measures import detection, spread_of, summary_of_norms
+from fedpoison.measures import detection, rejection_skew, spread_of, summary_of_norms
 from fedpoison.seeding import Stream
+from fedpoison.server import Server
 from fedpoison.threat import Scene, Threat, craft_with
-from fedpoison.training import Engine, Plan, Task
+from fedpoison.training import ClientMomentum, Engine, Local, Plan, Task
 from fedpoison.types import ClientIds, Event, Honest, Malicious, Params, Twins, Update, Updates, Verdict
+
+Memory = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,11 @@ class State:
     round: int
     params: Params
     previous: Update
-    defence: Mapping[str, Tensor] = field(default_factory=dict)
-    attack: Mapping[str, Tensor] = field(default_factory=dict)
+    defence: Memory = field(default_factory=dict)
+    attack: Memory = field(default_factory=dict)
+    server: Memory = field(default_factory=dict)
+    momentum: Memory = field(default_factory=dict)
+    waiting: Memory = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,11 @@ class World:
     evaluate_every: int
     per_round: int
     f: int | None
-    server_lr: float
+    local: Local
+    momentum: ClientMomentum | None
+    dropout: float
+    late: Late
+    server: Server
     federation: Federation
     threat: Threat
     engine: Engine
@@ -52,93 +63,121 @@ Record = dict[str, Any]
 
 
 def play(state: State, world: World) -> tuple[State, Record]:
-    """Play the round after `state`: train, attack, defend, step, evaluate."""
+    """Play the round after `state`: train, attack, deliver, defend, step, evaluate."""
     clock = [time.perf_counter()]
-    number, threat = state.round + 1, world.threat
-    cohort = world.federation.cohort(number, world.per_round)
-    bad = threat.among(cohort, world.seed, number)
-    f = int(bad.sum()) if world.f is None else world.f
+    number = state.round + 1
+    cohort, bad, late, events = _cohort(world, number)
 
-    honest, own, twins, events = _train(state, world, number, cohort, bad)
+    honest, own, twins, momentum = _train(state, world, number, cohort, bad, events)
     clock.append(time.perf_counter())
 
-    sizes = world.federation.sizes(cohort)
-    stream = Stream(world.seed, "defence", number)
-    situation = Situation(f, cohort, sizes, state.params, state.previous, stream, state.defence)
-    updates, attack_state = _attack(state, world, situation, bad, honest, own, twins, events)
+    sent, attack_state = _attack(state, world, cohort, bad, honest, own, twins, events)
+    mail, waiting, delays = deliver(
+        Mail(sent, cohort, bad), late, state.waiting, number, world.late.rounds, state.params
+    )
     clock.append(time.perf_counter())
 
-    verdict = world.defence(updates, situation)
-    params = state.params + world.server_lr * verdict.update
-    if not torch.isfinite(params).all():
+    situation = _situation(state, world, mail.senders, mail.malicious)
+    verdict = world.defence(mail.updates, situation)
+    server_state: Memory
+    params, server_state = world.server.step(
+        state.params, verdict.update, state.server, world.server.rates.at(number, world.rounds)
+    )
+    if not verdict.skipped and not torch.isfinite(params).all():
         events.append(Event("skipped", detail="parameters overflow"))
         verdict = replace(verdict, skipped=True, state=state.defence)
-        params = state.params
+    previous = verdict.update
+    if verdict.skipped:
+        params, server_state, previous = state.params, state.server, state.previous
     clock.append(time.perf_counter())
 
     due = number % world.evaluate_every == 0 or number == world.rounds
     scores = vars(world.evaluator(params)) if due else {}
     clock.append(time.perf_counter())
 
+    ids, bad = mail.senders, mail.malicious
+    received = honest if mail.updates is sent else torch.stack([mail.updates[i] for i in (~bad).nonzero().flatten()])
     record = {
         "round": number,
         **{name: scores.get(name) for name in SCORES},
-        "cohort": cohort.tolist(),
-        "malicious": cohort[bad].tolist(),
-        "over_budget": int(bad.sum()) > f,
-        "f": f,
+        "cohort": ids.tolist(),
+        "malicious": ids[bad].tolist(),
+        "over_budget": int(bad.sum()) > situation.f,
+        "f": situation.f,
         "weights": None if verdict.weights is None else verdict.weights.tolist(),
-        "flagged": None if verdict.flagged is None else cohort[verdict.flagged].tolist(),
+        "flagged": None if verdict.flagged is None else ids[verdict.flagged].tolist(),
         "detection": detection(verdict, bad),
-        **spread_of(verdict, honest, verdict.norms[~bad]),
+        **spread_of(verdict, received, verdict.norms[~bad]),
+        "rejection_skew": rejection_skew(verdict, bad, world.federation.skew(ids)),
         "update_norms": summary_of_norms(verdict.norms, bad),
         "skipped": verdict.skipped,
-        "events": [event.as_dict() for event in (*events, *verdict.events)],
+        "events": [event.as_dict() for event in (*events, *delays, *verdict.events)],
         "seconds": dict(zip(PHASES, (b - a for a, b in pairwise(clock)), strict=True)),
     }
-    previous = state.previous if verdict.skipped else verdict.update
-    return State(number, params, previous, dict(verdict.state), attack_state), record
+    memories = dict(verdict.state), attack_state, server_state, momentum, waiting
+    return State(number, params, previous, *memories), record
 
 
 SCORES = tuple(field.name for field in fields(Scores))
 PHASES = ("train", "attack", "defence", "evaluate")
 
 
+def _cohort(world: World, number: int) -> tuple[ClientIds, Tensor, Tensor, list[Event]]:
+    """Who answers in this round; which of them are malicious and which late."""
+    drawn = world.federation.cohort(number, world.per_round)
+    bad = world.threat.among(drawn, world.seed, number)
+    answers = Answers.draw(drawn, world.dropout, world.late, Stream(world.seed, "answers", number))
+    events = [Event("no answer", tuple(drawn[answers.lost].tolist()))] if answers.lost.any() else []
+    return drawn[~answers.lost], bad[~answers.lost], answers.late[~answers.lost], events
+
+
 def _train(
-    state: State, world: World, number: int, cohort: ClientIds, bad: Tensor
-) -> tuple[Honest, Malicious, Twins, list[Event]]:
-    """The honest clients' updates, the attackers' own, and what the attackers would send if they were honest."""
+    state: State, world: World, number: int, cohort: ClientIds, bad: Tensor, events: list[Event]
+) -> tuple[Honest, Malicious, Twins, Memory]:
+    """The honest clients' updates, the attackers' own, what the attackers would send if they were honest; momentum."""
     threat, poisons = world.threat, world.threat.data is not None
     honest = [Task(i) for i in cohort[~bad].tolist()]
     own = [Task(i, poisons) for i in cohort[bad].tolist()] if threat.needs_own() else []
     twins = [Task(i) for i in cohort[bad].tolist()] if threat.needs_twins(len(honest)) else []
     if twins and own and not poisons:
         twins = []  # they are honest already
-    plan = Plan(world.seed, number, (*honest, *own, *twins))
+    plan = Plan(world.seed, number, (*honest, *own, *twins), world.local.rates.at(number, world.rounds))
     trained = world.engine.train(state.params, plan)
+    events += trained.events
+    updates, momentum = trained.updates, dict(state.momentum)
+    if world.momentum:
+        updates = world.momentum(momentum, plan.tasks, updates, world.federation.clients)
     a, b = len(honest), len(honest) + len(own)
-    parts = trained.updates[:a], trained.updates[a:b], trained.updates[b:]
-    return parts[0], parts[1], parts[2] if twins else parts[1], list(trained.events)
+    parts = updates[:a], updates[a:b], updates[b:]
+    return parts[0], parts[1], parts[2] if twins else parts[1], momentum
+
+
+def _situation(state: State, world: World, ids: ClientIds, bad: Tensor) -> Situation:
+    """What the server knows when these clients have sent their updates."""
+    f = int(bad.sum()) if world.f is None else world.f
+    stream = Stream(world.seed, "defence", state.round + 1)
+    return Situation(f, ids, world.federation.sizes(ids), state.params, state.previous, stream, state.defence)
 
 
 def _attack(
     state: State,
     world: World,
-    situation: Situation,
+    cohort: ClientIds,
     bad: Tensor,
     honest: Honest,
     own: Malicious,
     twins: Twins,
     events: list[Event],
-) -> tuple[Tensor | list[Tensor], Mapping[str, Tensor]]:
-    """What the server receives, in the cohort's order; a list if the attackers send what does not fit in a matrix."""
+) -> tuple[Tensor | list[Tensor], Memory]:
+    """What the clients send, in the cohort's order; a list if the attackers send what does not fit in a matrix."""
     if not bad.any():
         return honest, state.attack
-    attack_state, malicious = state.attack, own
+    attack_state, malicious, number = state.attack, own, state.round + 1
     if world.threat.update is not None:
+        situation = _situation(state, world, cohort, bad)
 
         def defend(tried: Updates) -> Verdict:
-            k, stream = len(tried), Stream(world.seed, "defend", state.round + 1)
+            k, stream = len(tried), Stream(world.seed, "defend", number)
             ids, sizes = situation.client_ids[:k], situation.sizes[:k]
             return world.defence(tried, replace(situation, client_ids=ids, sizes=sizes, stream=stream))
 
@@ -150,13 +189,14 @@ def _attack(
             n=len(bad),
             params=state.params,
             previous=state.previous,
-            server_lr=world.server_lr,
+            server_lr=world.server.lr * world.server.rates.at(number, world.rounds),
             defend=defend,
-            stream=Stream(world.seed, "attack", state.round + 1),
+            stream=Stream(world.seed, "attack", number),
             state=dict(state.attack),
         )
         malicious, attack_state, remarks = craft_with(world.threat.update, world.threat.knows, scene)
         events += remarks
+    malicious = world.threat.as_sybils(malicious, Stream(world.seed, "sybils", number))
     return place(honest, malicious, bad), attack_state
 
 

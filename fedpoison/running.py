@@ -77,7 +77,7 @@ class Job:
             clients, f = config.clients, config.f
             if f is None or not config.malicious:
                 continue
-            if config.threat.draw == "per_round" or clients.cohort == clients.count:
+            if config.threat.draw == "per_cohort" or clients.cohort == clients.count:
                 if config.expected_malicious > f:
                     found.append(f"every round has {config.expected_malicious} attackers, more than f = {f}")
                 continue

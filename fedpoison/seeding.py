@@ -36,6 +36,10 @@ class Stream(NamedTuple):
     round: int = 0
     client: int = 0
 
+    def of(self, purpose: str) -> "Stream":
+        """The stream of another purpose with the same seed, round and client."""
+        return self._replace(purpose=purpose)
+
     def _sequence(self) -> np.random.SeedSequence:
         return np.random.SeedSequence([self.seed, PURPOSES.index(self.purpose), self.round, self.client])
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from fedpoison.evaluation import Evaluator
 from fedpoison.federation import Federation
 from fedpoison.models.inputs import Normalise
 from fedpoison.models.vector import check_net, flatten
-from fedpoison.records import RunFolder
+from fedpoison.records import RunFolder, load_params
 from fedpoison.round import Record, State, World, play
 from fedpoison.seeding import Stream
 from fedpoison.threat import Threat
@@ -31,15 +32,15 @@ def simulate(config: Config, out: Path, report: Callable[[Record], None] = lambd
     if not folder.finished:
         with folder.locked(), parallel.using(config.workers):
             if not folder.finished:  # another process may have finished it meanwhile
-                return _play_rounds(folder, config, report)
+                return _play_rounds(folder, config, report, out)
     for record in folder.records():
         report(record)
     return folder
 
 
-def _play_rounds(folder: RunFolder, config: Config, report: Callable[[Record], None]) -> RunFolder:
+def _play_rounds(folder: RunFolder, config: Config, report: Callable[[Record], None], out: Path) -> RunFolder:
     world, state = build(config)
-    state = folder.resume() or state
+    state = folder.resume() or _begin(folder, config, state, out)
     changes = folder.describe(config.table(), config.labels())
     for record in folder.records():
         report(record)
@@ -52,6 +53,21 @@ def _play_rounds(folder: RunFolder, config: Config, report: Callable[[Record], N
         report(record)
     folder.finish(state.params)
     return folder
+
+
+def _begin(folder: RunFolder, config: Config, cold: State, out: Path) -> State:
+    """The state before the first round that is the run's own, with the rounds it shares with others written down."""
+    if config.warm_start is None:
+        return cold
+    if config.warm_start.file:
+        return replace(cold, params=load_params(Path(config.warm_start.file), cold.params))
+    prefix = config.prefix()
+    shared = RunFolder(out / prefix.name / prefix.hash)
+    with shared.locked(wait=True):
+        if not shared.finished:
+            _play_rounds(shared, prefix, lambda record: None, out)
+    folder.begin_with(shared.records())
+    return replace(cold, round=prefix.rounds, params=load_params(shared.model, cold.params))
 
 
 def build(config: Config) -> tuple[World, State]:
@@ -86,7 +102,11 @@ def build(config: Config) -> tuple[World, State]:
         evaluate_every=config.evaluate_every,
         per_round=config.clients.cohort,
         f=config.f,
-        server_lr=config.server.lr,
+        local=config.clients.local,
+        momentum=config.clients.momentum,
+        dropout=config.clients.dropout,
+        late=config.clients.late,
+        server=config.server,
         federation=federation,
         threat=threat,
         engine=engine.call({"model": net, "federation": federation, "local": config.clients.local}, engine_options),
@@ -108,13 +128,13 @@ def _normalising(net: nn.Module, config: Config, dataset: Dataset) -> nn.Module:
 
 
 def _threat(config: Config, dataset: Dataset) -> Threat:
-    threat, schedule = config.threat, config.threat.schedule
+    threat, schedule = config.threat, config.threat.schedule.after(config.warm_rounds)
     data, update = (c.step if c else None for c in (threat.data, threat.update))
     if data and data[0].check:
         problems = data[0].check(dataset.n_classes, **data[1])
         if problems:
             raise ValueError("; ".join(problems))
-    fixed = threat.draw == "fixed"
+    fixed, clients = threat.draw == "fixed", config.clients.count
     return Threat(
         malicious=config.malicious,
         draw=threat.draw,
@@ -124,7 +144,12 @@ def _threat(config: Config, dataset: Dataset) -> Threat:
         start=schedule.start,
         end=schedule.end,
         every=schedule.every,
-        fixed_ids=Threat.draw_fixed(config.seed, config.clients.count, config.malicious) if fixed else frozenset(),
+        at=tuple(schedule.at or ()),
+        clients=clients,
+        sybils=threat.sybils,
+        fixed_ids=Threat.draw_ids(Stream(config.seed, "malicious"), clients, config.malicious)
+        if fixed
+        else frozenset(),
     )
 
 

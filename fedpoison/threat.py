@@ -12,6 +12,7 @@ from fedpoison.seeding import Stream
 from fedpoison.types import ClientIds, Event, Honest, Malicious, Params, Twins, Update, Verdict
 
 Knowledge = Literal["colluders", "all", "defence"]
+Draw = Literal["fixed", "per_cohort", "per_round"]
 
 
 def check_knowledge(update: Step | None, knows: tuple[Knowledge, ...]) -> list[str]:
@@ -29,30 +30,36 @@ def check_knowledge(update: Step | None, knows: tuple[Knowledge, ...]) -> list[s
 
 @dataclass(frozen=True)
 class Threat:
-    """The malicious share of a federation.
+    """The malicious share of a federation of `clients`.
 
-    `malicious`: a count, of the population if `draw` is "fixed" (the same clients all along, at random ids),
-    of each cohort if it is "per_round". The attack is on in rounds start, start + every, … up to end.
+    `malicious`: a count, of the population if `draw` is "fixed" (the same clients all along, at random ids) or
+    "per_round" (drawn anew for each round), of each cohort if it is "per_cohort". The attack is on in the rounds
+    `at`, or else in rounds start, start + every, … up to end. `sybils`: all attackers send what the first of them
+    would, each with noise of this share of its norm.
     """
 
     malicious: int
-    draw: Literal["fixed", "per_round"]
+    draw: Draw
     knows: tuple[Knowledge, ...]
     data: Step | None = None
     update: Step | None = None
     start: int = 1
     end: int | None = None
     every: int = 1
+    at: tuple[int, ...] = ()
+    clients: int = 0
+    sybils: float | None = None
     fixed_ids: frozenset[int] = field(default=frozenset())
 
     @staticmethod
-    def draw_fixed(seed: int, clients: int, malicious: int) -> frozenset[int]:
-        """The ids of a fixed set of attackers, anywhere in the population."""
-        drawn = Stream(seed, "malicious").numpy().choice(clients, malicious, replace=False)
-        return frozenset(int(i) for i in drawn)
+    def draw_ids(stream: Stream, clients: int, malicious: int) -> frozenset[int]:
+        """The ids of a set of attackers, anywhere in the population."""
+        return frozenset(int(i) for i in stream.numpy().choice(clients, malicious, replace=False))
 
     def active(self, round: int) -> bool:
         """Whether the attack is on in this round."""
+        if self.at:
+            return round in self.at
         since = round - self.start
         return since >= 0 and since % self.every == 0 and (self.end is None or round <= self.end)
 
@@ -61,11 +68,21 @@ class Threat:
         mask = torch.zeros(len(cohort), dtype=torch.bool)
         if not self.active(round) or (self.data is None and self.update is None):
             return mask
-        if self.draw == "fixed":
-            return torch.tensor([i in self.fixed_ids for i in cohort.tolist()], dtype=torch.bool)
-        places = Stream(seed, "malicious", round).numpy().choice(len(cohort), self.malicious, replace=False)
-        mask[torch.from_numpy(places)] = True
-        return mask
+        stream = Stream(seed, "malicious", round)
+        if self.draw == "per_cohort":
+            mask[list(self.draw_ids(stream, len(cohort), self.malicious))] = True
+            return mask
+        ids = self.fixed_ids if self.draw == "fixed" else self.draw_ids(stream, self.clients, self.malicious)
+        return torch.tensor([i in ids for i in cohort.tolist()], dtype=torch.bool)
+
+    def as_sybils(self, malicious: Tensor, stream: Stream) -> Tensor:
+        """What the attackers send if they are one actor's many clients; what is no matrix stays as it is."""
+        if self.sybils is None or malicious.dim() != 2 or not malicious.is_floating_point():
+            return malicious
+        noise = torch.randn(malicious.shape, generator=stream.torch(), dtype=malicious.dtype)
+        noise /= torch.linalg.vector_norm(noise, dim=1, keepdim=True)
+        jitter = self.sybils * torch.linalg.vector_norm(malicious[0])
+        return torch.addcmul(malicious[0], noise, jitter)
 
     def needs_own(self) -> bool:
         """Whether anybody looks at what the attackers' training gives."""

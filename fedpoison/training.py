@@ -1,26 +1,55 @@
 """What local training means. This is the plain version that every engine is held against."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from itertools import repeat
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fedpoison.data.augment import Augment
 from fedpoison.federation import Shard
 from fedpoison.models.vector import flatten, load, travelling
 from fedpoison.seeding import Stream
 from fedpoison.types import Event, Params, Update, Updates
 
 
-class Local(BaseModel):
-    """Local training: minibatch SGD on the mean cross-entropy, for epochs or for steps.
+class Rates(BaseModel):
+    """How a learning rate changes from round to round; every factor applies that is given.
 
-    Momentum as in torch: v ← momentum · v + gradient, with a fresh v each round.
+    `warmup`: rounds in which it rises linearly to its full value; `milestones`: rounds after which it is multiplied
+    by `factor`; `cosine`: whether it falls to 0 along half a cosine, from the end of the warm-up to the last round.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    warmup: int = Field(0, ge=0)
+    milestones: list[int] = []
+    factor: float = Field(0.1, gt=0, allow_inf_nan=False)
+    cosine: bool = False
+
+    def at(self, round: int, rounds: int) -> float:
+        """The factor in this round, of so many."""
+        scale = self.factor ** sum(round > milestone for milestone in self.milestones)
+        if round <= self.warmup:
+            return scale * round / (self.warmup + 1)
+        if self.cosine:
+            scale *= (1 + math.cos(math.pi * (round - self.warmup - 1) / (rounds - self.warmup))) / 2
+        return scale
+
+
+class Local(BaseModel):
+    """Local training on the cross-entropy of minibatches, for epochs or for steps; one step a round is FedSGD.
+
+    `optimizer`: "sgd" or "adam" (Kingma and Ba 2015, with `betas` and `eps`), with weight decay as torch has it for
+    both: added to the gradient. `momentum` of SGD as in torch: v ← momentum · v + gradient. Memory is fresh each
+    round. `prox`: μ of the proximal term μ/2 · ‖w − global‖² (Li et al. 2020, FedProx). `clip_norm`: the largest
+    norm of a step's whole gradient, the proximal term's included. `loss`: the "mean" or the "sum" over a minibatch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -28,8 +57,15 @@ class Local(BaseModel):
     steps: int | None = Field(None, ge=1)
     batch_size: int = Field(32, ge=1)
     lr: float = Field(0.05, gt=0, allow_inf_nan=False)
+    optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: float = Field(0.0, ge=0, lt=1)
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field([0.9, 0.999], min_length=2, max_length=2)
+    eps: float = Field(1e-8, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+    prox: float = Field(0.0, ge=0, allow_inf_nan=False)
+    clip_norm: float | None = Field(None, gt=0, allow_inf_nan=False)
+    loss: Literal["mean", "sum"] = "mean"
+    rates: Rates = Rates()
 
     @model_validator(mode="before")
     @classmethod
@@ -42,7 +78,22 @@ class Local(BaseModel):
     def _epochs_or_steps(self) -> "Local":
         if self.epochs and self.steps:
             raise ValueError(f"epochs = {self.epochs} and steps = {self.steps} are alternatives; give one")
+        if self.momentum and self.optimizer == "adam":
+            raise ValueError(f"momentum = {self.momentum} belongs to sgd; adam has betas")
         return self
+
+    def scaled(self, lr_scale: float) -> "Local":
+        """These settings with the learning rate times a factor."""
+        return self if lr_scale == 1 else self.model_copy(update={"lr": self.lr * lr_scale})
+
+    def optimizer_for(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Torch's optimizer with these settings."""
+        if self.optimizer == "adam":
+            beta1, beta2 = self.betas
+            return torch.optim.Adam(
+                parameters, lr=self.lr, betas=(beta1, beta2), eps=self.eps, weight_decay=self.weight_decay
+            )
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def step_count(self, samples: int) -> int:
         """Minibatch steps that a client with this many samples makes."""
@@ -57,13 +108,47 @@ class Task:
     poisoned: bool = False
 
 
+class ClientMomentum(BaseModel):
+    """Momentum that each client keeps from round to round and sends instead of its update u.
+
+    `form` "average": m ← β m + (1 − β) u, as Karimireddy et al. 2021 and El Mhamdi et al. 2021 have it;
+    "accumulating": m ← β m + u, torch's own, whose steps grow by up to 1/(1 − β). m is 0 at first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    beta: float = Field(0.9, ge=0, lt=1)
+    form: Literal["average", "accumulating"] = "average"
+
+    def __call__(self, memory: dict[str, Tensor], tasks: Sequence[Task], updates: Updates, clients: int) -> Updates:
+        """What is sent for these updates [tasks, d]; `memory` gets what each of all the clients keeps.
+
+        A client's momentum on clean data and on poisoned data are two. An update that is not finite is sent as it
+        is and not kept.
+        """
+        sent, usable = updates.clone(), updates.isfinite().all(dim=1)
+        for name, poisoned in (("clean", False), ("poisoned", True)):
+            rows = usable & torch.tensor([task.poisoned == poisoned for task in tasks], dtype=torch.bool)
+            if not rows.any():
+                continue
+            ids = [task.client for task, row in zip(tasks, rows.tolist(), strict=True) if row]
+            kept = memory[name].clone() if name in memory else updates.new_zeros(clients, updates.shape[1])
+            share = 1 - self.beta if self.form == "average" else 1.0
+            kept[ids] = self.beta * kept[ids] + share * updates[rows]
+            sent[rows], memory[name] = kept[ids], kept
+        return sent
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What an engine is to do in a round; randomness is named by the seed, not carried."""
+    """What an engine is to do in a round; randomness is named by the seed, not carried.
+
+    `lr_scale`: what the learning rate is multiplied by in this round.
+    """
 
     seed: int
     round: int
     tasks: tuple[Task, ...]
+    lr_scale: float = 1.0
 
     def batch_stream(self, task: Task) -> Stream:
         """The stream of a task's batch order."""
@@ -97,14 +182,32 @@ def batches(stream: Stream, samples: int, local: Local) -> Iterator[NDArray[np.i
             left -= 1
 
 
-def train_client(net: nn.Module, params: Params, shard: Shard, stream: Stream, local: Local) -> Update:
-    """Train `net` from `params` on one shard and return local minus global parameters [d]."""
+def train_client(
+    net: nn.Module, params: Params, shard: Shard, stream: Stream, local: Local, augment: Augment | None = None
+) -> Update:
+    """Train `net` from `params` on one shard and return local minus global parameters [d].
+
+    `stream` is that of the batches; what else is drawn has streams of its own, for the same round and client.
+    """
     load(net, params)
     net.train()
-    optimizer = torch.optim.SGD(travelling(net), lr=local.lr, momentum=local.momentum, weight_decay=local.weight_decay)
-    for batch in batches(stream, len(shard), local):
+    weights = travelling(net)
+    start = [weight.detach().clone() for weight in weights]
+    optimizer = local.optimizer_for(weights)
+    order = list(batches(stream, len(shard), local))
+    drawn = augment.draws(stream.of("augment"), [len(batch) for batch in order]) if augment else repeat(None)
+    for batch, draws in zip(order, drawn, strict=False):
         index = shard.index[torch.from_numpy(batch)]
+        images = shard.images[index]
+        if augment and draws is not None:
+            images = augment(images, draws)
         optimizer.zero_grad()
-        cross_entropy(net(shard.images[index]), shard.labels[index]).backward()
+        cross_entropy(net(images), shard.labels[index], reduction=local.loss).backward()
+        if local.prox:
+            for weight, origin in zip(weights, start, strict=True):
+                if weight.grad is not None:
+                    weight.grad.add_(weight.detach() - origin, alpha=local.prox)
+        if local.clip_norm:
+            nn.utils.clip_grad_norm_(weights, local.clip_norm)
         optimizer.step()
     return flatten(net) - params

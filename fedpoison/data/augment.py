@@ -1,8 +1,9 @@
 """Augmentation: pictures shifted and mirrored anew each time they are trained on."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.functional import pad
@@ -22,12 +23,12 @@ class Augment(BaseModel):
     crop: int = Field(0, ge=0)
     flip: bool = False
 
-    def draws(self, stream: Stream, count: int) -> NDArray[np.int64]:
-        """What becomes of `count` pictures in turn: [count, 3] row and column of the cut, and 1 for mirrored."""
-        rng = stream.numpy()
+    def draws(self, stream: Stream, sizes: Sequence[int]) -> list[Tensor]:
+        """What becomes of batches of these sizes: [B, 3] each, row and column of the cut, and 1 for mirrored."""
+        rng, count = stream.numpy(), sum(sizes)
         cuts = rng.integers(0, 2 * self.crop + 1, (count, 2))
         flips = rng.integers(0, 2, (count, 1)) if self.flip else np.zeros((count, 1), dtype=np.int64)
-        return np.hstack([cuts, flips])
+        return list(torch.from_numpy(np.hstack([cuts, flips])).split(list(sizes)))
 
     def __call__(self, images: Images, draws: Tensor) -> Images:
         """The pictures [B, C, H, W] after what was drawn for them, [B, 3]."""

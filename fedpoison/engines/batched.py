@@ -8,20 +8,23 @@ client's update does not depend on its neighbours, the stack size or the number 
 
 import copy
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from fedpoison.data.augment import Augment
+from fedpoison.engines.descent import Fused, Stored, descent
 from fedpoison.federation import Federation, Shard
+from fedpoison.models.inputs import Normalise
 from fedpoison.models.vector import travelling
 from fedpoison.parallel import in_parallel, workers
 from fedpoison.registry import engine
 from fedpoison.seeding import Stream
 from fedpoison.training import Engine, Local, Plan, Trained, batches, train_client
-from fedpoison.types import Count, Event, Params
+from fedpoison.types import Count, Event, Images, Labels, Params
 
 _CACHE_BYTES = 4_000_000
 """What a stack's parameters may take; a little over an L2 cache was fastest where it was measured."""
@@ -33,11 +36,11 @@ def batched(model: nn.Module, federation: Federation, local: Local, *, stack: Co
 
     `stack`: clients a stack at the most; what fits the cache unless given.
     """
-    layers = _layers(model)
-    if layers is None:
+    net = _stackable(model)
+    if net is None:
         return OneByOne(model, federation, local)
     size = sum(p.numel() * p.element_size() for p in travelling(model))
-    return Batched(layers, federation, local, stack or max(1, min(8, _CACHE_BYTES // size)))
+    return Batched(net, federation, local, stack or max(1, min(8, _CACHE_BYTES // size)))
 
 
 class OneByOne:
@@ -49,14 +52,14 @@ class OneByOne:
 
     def train(self, params: Params, plan: Plan) -> Trained:
         """Train every task as the oracle does."""
-        updates = params.new_empty(len(plan.tasks), len(params))
+        updates, local = params.new_empty(len(plan.tasks), len(params)), self._local.scaled(plan.lr_scale)
         shards = [self._federation.shard(task.client, task.poisoned) for task in plan.tasks]
 
         def one(row: int) -> None:
             if not hasattr(self._mine, "net"):
                 self._mine.net = copy.deepcopy(self._model)
-            stream = plan.batch_stream(plan.tasks[row])
-            updates[row] = train_client(self._mine.net, params, shards[row], stream, self._local)
+            stream, augment = plan.batch_stream(plan.tasks[row]), self._federation.augment
+            updates[row] = train_client(self._mine.net, params, shards[row], stream, local, augment)
 
         list(in_parallel(one, range(len(plan.tasks))))
         said = Event("engine", detail="this net cannot be stacked, so its clients are trained one by one")
@@ -74,20 +77,31 @@ class Linear:
     rectified: bool
 
 
-def _layers(model: nn.Module) -> list[Linear] | None:
-    """The net as linear layers with or without ReLU, or None if it is anything else."""
+@dataclass(frozen=True)
+class Stackable:
+    """A net of linear layers with or without ReLU, and the normalisation before it."""
+
+    normalise: Normalise | None
+    layers: list[Linear]
+
+
+def _stackable(model: nn.Module) -> Stackable | None:
+    """The net as layers that can be stacked, or None if it is anything else."""
     modules = list(model) if type(model) is nn.Sequential else []
     parameters = [p for m in modules for p in m.parameters()]
     plain = not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in (model, *modules))
     if not plain or len({id(p) for p in parameters}) < len(parameters) or not all(p.requires_grad for p in parameters):
         return None
+    first = modules[0] if modules else None
+    normalise = first if isinstance(first, Normalise) else None
+    modules = modules[1:] if normalise else modules
     if modules and type(modules[0]) is nn.Flatten and (modules[0].start_dim, modules[0].end_dim) == (1, -1):
         modules = modules[1:]
     layers: list[Linear] = []
     place = 0
     for module in modules:
         if type(module) is nn.ReLU and layers and not layers[-1].rectified:
-            layers[-1] = Linear(**{**vars(layers[-1]), "rectified": True})
+            layers[-1] = replace(layers[-1], rectified=True)
         elif type(module) is nn.Linear and module.weight.dtype == torch.float32:
             weight = slice(place, place + module.weight.numel())
             place = weight.stop
@@ -96,14 +110,14 @@ def _layers(model: nn.Module) -> list[Linear] | None:
             layers.append(Linear(weight, bias, module.out_features, module.in_features, False))
         else:
             return None
-    return layers if layers and not layers[-1].rectified else None
+    return Stackable(normalise, layers) if layers and not layers[-1].rectified else None
 
 
 class Batched:
     """Stacks of clients, a stack a thread."""
 
-    def __init__(self, layers: list[Linear], federation: Federation, local: Local, stack: int) -> None:
-        self._layers, self._federation, self._local, self._stack = layers, federation, local, stack
+    def __init__(self, net: Stackable, federation: Federation, local: Local, stack: int) -> None:
+        self._net, self._federation, self._local, self._stack = net, federation, local, stack
         self._width = _aligned(min(local.batch_size, federation.largest))
 
     def train(self, params: Params, plan: Plan) -> Trained:
@@ -111,13 +125,13 @@ class Batched:
         shards = [self._federation.shard(task.client, task.poisoned) for task in plan.tasks]
         steps = torch.tensor([self._local.step_count(len(shard)) for shard in shards])
         order = steps.argsort(descending=True, stable=True)
-        updates = params.new_empty(len(plan.tasks), len(params))
+        updates, local = params.new_empty(len(plan.tasks), len(params)), self._local.scaled(plan.lr_scale)
 
         def one(rows: Tensor) -> None:
             members = rows.tolist()
             streams = [plan.batch_stream(plan.tasks[i]) for i in members]
-            mine = [shards[i] for i in members]
-            updates[rows] = _train_stack(self._layers, params, mine, streams, self._local, self._width)
+            batches = _batches_of([shards[i] for i in members], streams, local, self._width, self._federation.augment)
+            updates[rows] = _train_stack(self._net, params, batches, local)
 
         if not plan.tasks:
             return Trained(updates)
@@ -126,33 +140,58 @@ class Batched:
         return Trained(updates)
 
 
+@dataclass(frozen=True)
+class Batches:
+    """All batches of a stack of K clients.
+
+    `index` [steps, K, width]: rows of `images` and `labels`; `counts` [steps, K]: each batch's size. A batch is
+    padded to the width with its own first row, whose share of the gradient is then 0; another client's row could
+    be NaN, and 0 · NaN is not 0. Where a client is done its batches have size 0. `draws` [steps, K, width, 3]:
+    what the augmentation does to each sample.
+    """
+
+    images: Images
+    labels: Labels
+    index: Tensor
+    counts: Tensor
+    augment: Augment | None
+    draws: Tensor
+
+    def inputs(self, step: int, active: int, out: Tensor) -> Tensor:
+        """The samples [active · width, *] of the first clients' batches in this step, `out` if it serves."""
+        rows = self.index[step, :active].flatten()
+        flat = torch.index_select(self.images.flatten(1), 0, rows, out=out[: len(rows)])
+        if not self.augment:
+            return flat
+        return self.augment(flat.view(-1, *self.images.shape[1:]), self.draws[step, :active].flatten(0, 1)).flatten(1)
+
+
 @torch.no_grad()
-def _train_stack(
-    layers: list[Linear], params: Params, shards: list[Shard], streams: list[Stream], local: Local, width: int
-) -> Tensor:
+def _train_stack(net: Stackable, params: Params, batches: Batches, local: Local) -> Tensor:
     """Updates [K, d] of K clients, whose numbers of steps descend."""
-    k = len(shards)
+    _, k, width = batches.index.shape
+    counts, layers = batches.counts, net.layers
     nets = params.new_empty(k, _aligned(len(params)))[:, : len(params)].copy_(params)
-    velocity = nets.new_zeros(k, nets.stride(0))[:, : len(params)] if local.momentum else None
-    samples, labels, index, counts = _batches_of(shards, streams, local, width)
-    share = ((torch.arange(width) < counts.unsqueeze(2)) / counts.clamp(min=1).unsqueeze(2)).unsqueeze(3)  # 0: padding
-    inputs = params.new_empty(k * width, layers[0].inputs)
+    taken = descent(nets, params, local)
+    share = (torch.arange(width) < counts.unsqueeze(2)).to(params.dtype).unsqueeze(3)  # 0 for padding
+    if local.loss == "mean":
+        share /= counts.clamp(min=1)[:, :, None, None]
+    space = params.new_empty(k * width, layers[0].inputs)
     for step, active in enumerate((counts > 0).sum(dim=1).tolist()):
-        rows = index[step, :active].flatten()
-        batch = torch.index_select(samples, 0, rows, out=inputs[: len(rows)]).view(active, width, -1)
-        wanted = one_hot(labels[rows], layers[-1].outputs).view(active, width, -1)
-        _step(layers, nets[:active], batch, wanted, share[step, :active], local, velocity)
+        inputs = batches.inputs(step, active, space)
+        if net.normalise:
+            inputs = net.normalise(inputs.view(-1, *batches.images.shape[1:])).flatten(1)
+        wanted = one_hot(batches.labels[batches.index[step, :active].flatten()], layers[-1].outputs)
+        shaped = inputs.view(active, width, -1), wanted.view(active, width, -1)
+        _step(layers, nets[:active], *shaped, share[step, :active], taken)
+        taken.end(active)
     return nets.sub_(params)
 
 
 def _batches_of(
-    shards: list[Shard], streams: list[Stream], local: Local, width: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """All batches of a stack: samples and labels, rows of them [steps, K, width], and each batch's size [steps, K].
-
-    A batch is padded to the width with its own first row, whose share of the gradient is then 0; another
-    client's row could be NaN, and 0 · NaN is not 0. Where a client is done its batches have size 0.
-    """
+    shards: list[Shard], streams: list[Stream], local: Local, width: int, augment: Augment | None
+) -> Batches:
+    """All batches of these clients, in the order in which the oracle takes them."""
     places = [shard.index for shard in shards]
     images, labels = shards[0].images, shards[0].labels
     if any(shard.images is not images for shard in shards):  # poisoned shards have images of their own
@@ -162,15 +201,19 @@ def _batches_of(
     steps = local.step_count(len(shards[0]))
     index = places[0].new_zeros(steps, len(shards), width)
     counts = torch.zeros(steps, len(shards), dtype=torch.int64)
+    draws = torch.zeros(steps, len(shards), width, 3, dtype=torch.int64) if augment else counts
     for i, (place, stream) in enumerate(zip(places, streams, strict=True)):
         order = list(batches(stream, len(place), local))
         sizes = torch.tensor([len(batch) for batch in order])
         rows = place[torch.from_numpy(np.concatenate(order))]
+        real = torch.arange(width) < sizes.unsqueeze(1)
         mine = index[: len(order), i]
         mine[:] = rows[sizes.cumsum(0) - sizes].unsqueeze(1)
-        mine[torch.arange(width) < sizes.unsqueeze(1)] = rows
+        mine[real] = rows
         counts[: len(order), i] = sizes
-    return images.flatten(1), labels, index, counts
+        if augment:
+            draws[: len(order), i][real] = torch.cat(augment.draws(stream.of("augment"), sizes.tolist()))
+    return Batches(images, labels, index, counts, augment, draws)
 
 
 def _aligned(size: int) -> int:
@@ -184,12 +227,12 @@ def _step(
     inputs: Tensor,
     wanted: Tensor,
     share: Tensor,
-    local: Local,
-    velocity: Tensor | None,
+    taken: Fused | Stored,
 ) -> None:
-    """One SGD step of every net [K, d] on its batch: inputs [K, B, ·], one-hot wanted [K, B, C], share [K, B, 1].
+    """Hand `taken` the gradient of every net [K, d] on its batch.
 
-    A sample's share is its part in the mean loss: 1 over the batch's size, 0 for padding.
+    `inputs` [K, B, ·]; one-hot `wanted` [K, B, C]; `share` [K, B, 1], a sample's part in the loss: 1 over the batch's
+    size for the mean, 1 for the sum, 0 for padding.
     """
     k = len(nets)
     weights = [nets[:, layer.weight].view(k, layer.outputs, layer.inputs) for layer in layers]
@@ -205,24 +248,8 @@ def _step(
     for depth in reversed(range(len(layers))):
         layer, weight, entered = layers[depth], weights[depth], activations[depth]
         below = torch.bmm(delta, weight) if depth else None  # before the weight moves
-        _descend(weight, _part(velocity, layer.weight, weight), delta.transpose(1, 2), entered, local)
+        taken.take(layer.weight, delta.transpose(1, 2), entered)
         if layer.bias is not None:
-            bias = nets[:, layer.bias].unsqueeze(1)
-            _descend(bias, _part(velocity, layer.bias, bias), ones, delta, local)
+            taken.take(layer.bias, ones, delta)
         if below is not None:
             delta = torch.ops.aten.threshold_backward(below, entered, 0) if layers[depth - 1].rectified else below
-
-
-def _part(velocity: Tensor | None, place: slice, like: Tensor) -> Tensor | None:
-    return None if velocity is None else velocity[: len(like), place].view_as(like)
-
-
-def _descend(weight: Tensor, velocity: Tensor | None, left: Tensor, right: Tensor, local: Local) -> None:
-    """weight ← weight − lr · (left @ right + decay · weight), through the velocity if there is momentum."""
-    if velocity is None:
-        weight.baddbmm_(left, right, beta=1 - local.lr * local.weight_decay, alpha=-local.lr)
-        return
-    velocity.baddbmm_(left, right, beta=local.momentum)
-    if local.weight_decay:
-        velocity.add_(weight, alpha=local.weight_decay)
-    weight.add_(velocity, alpha=-local.lr)

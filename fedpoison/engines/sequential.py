@@ -23,9 +23,9 @@ class Sequential:
 
     def train(self, params: Params, plan: Plan) -> Trained:
         """Train every task in turn."""
-        updates = params.new_empty(len(plan.tasks), len(params))
+        updates, local = params.new_empty(len(plan.tasks), len(params)), self._local.scaled(plan.lr_scale)
         with using(1):
             for row, task in enumerate(plan.tasks):
-                shard = self._federation.shard(task.client, task.poisoned)
-                updates[row] = train_client(self._model, params, shard, plan.batch_stream(task), self._local)
+                shard, stream = self._federation.shard(task.client, task.poisoned), plan.batch_stream(task)
+                updates[row] = train_client(self._model, params, shard, stream, local, self._federation.augment)
         return Trained(updates)

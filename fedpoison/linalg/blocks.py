@@ -64,5 +64,5 @@ def mixed_rows(mixing: Mixing, updates: Updates) -> MixedUpdates:
 
 def row_norms(updates: Updates) -> Norms:
     """Euclidean norm of each row in float64, where no finite float32 row can overflow; NaN or Inf if it has one."""
-    norms = in_parallel(lambda row: torch.linalg.vector_norm(row, dtype=torch.float64), updates.unbind())
-    return torch.stack(list(norms))
+    norms = in_parallel(lambda row: float(torch.linalg.vector_norm(row, dtype=torch.float64)), updates.unbind())
+    return torch.tensor(list(norms), dtype=torch.float64)

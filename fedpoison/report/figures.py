@@ -1,5 +1,6 @@
 """Accuracy and attack success over rounds: a line a rule, the spread over seeds, the attack's span shaded."""
 
+import json
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -134,11 +135,10 @@ def _shade(ax: Axes, part: pl.DataFrame, schedules: Mapping[str, Mapping[str, An
     """Shade the rounds in which the attack is on."""
     rounds = part["round"].to_list()
     first, last = min(rounds), max(rounds)
-    for start, end, every in {
-        (s["start"], s["end"], s["every"]) for run, s in schedules.items() if run in set(part["run"])
-    }:
-        spans = [(start, end or last)] if every == 1 else [(r, r) for r in range(start, (end or last) + 1, every)]
-        for begin, stop in spans:
+    for schedule in {json.dumps(s): s for run, s in schedules.items() if run in set(part["run"])}.values():
+        start, every, end = schedule["start"], schedule["every"], schedule.get("end") or last
+        on = schedule.get("at") or range(start, end + 1, every)
+        for begin, stop in [(start, end)] if every == 1 and not schedule.get("at") else [(r, r) for r in on]:
             ax.axvspan(begin - 0.5, stop + 0.5, color="#D55E00", alpha=0.07, linewidth=0, zorder=0)
     ax.set_xlim((first, last) if first < last else (first - 0.5, last + 0.5))
 

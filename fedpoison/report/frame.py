@@ -12,7 +12,11 @@ from fedpoison.config import ConfigError
 from fedpoison.records import RunFolder
 from fedpoison.round import PHASES, Record
 
-SCORES = ("accuracy", "loss", "asr", "asr_untriggered", "target_success", "distance_to_honest_mean", "kappa")
+SCORES = (
+    *("accuracy", "loss", "asr", "asr_untriggered", "target_success", "distance_to_honest_mean", "kappa"),
+    *("validation_accuracy", "validation_loss", "client_accuracy", "worst_decile_accuracy"),
+    *("heterogeneity", "angle_to_honest_mean", "rejection_skew"),
+)
 DETECTION = ("precision", "recall", "f1", "false_positive_rate", "malicious_weight", "auroc")
 _FLOATS = (
     *SCORES,

@@ -152,7 +152,7 @@ BAD = [
     ("server.lr", -1.0, "server.lr"),
     ("server.lr", float("inf"), "server.lr"),
     ("server.lr", "fast", "server.lr"),
-    ("server.momentum", 0.9, "server.momentum: there is no such key"),
+    ("server.nesterov", 0.9, "server.nesterov: there is no such key"),
     ("threat", {"malicious": -1, "update": "ipm"}, "threat.malicious"),
     ("threat", {"malicious": 1.5, "update": "ipm"}, "threat.malicious"),
     ("threat", {"share": -0.1, "update": "ipm"}, "threat.share"),
@@ -331,7 +331,7 @@ def test_f_is_the_attackers_in_an_expected_cohort_rounded_half_up(
 
 
 def test_attackers_drawn_per_round_count_within_the_cohort() -> None:
-    clients, threat = {"count": 100, "per_round": 10}, {"draw": "per_round", "update": "ipm"}
+    clients, threat = {"count": 100, "per_round": 10}, {"draw": "per_cohort", "update": "ipm"}
     assert config(clients=clients, threat={**threat, "malicious": 3}).f == 3
     assert config(clients=clients, threat={**threat, "share": 0.25}).malicious == 3
     assert the_problem(clients=clients, threat={**threat, "malicious": 11}) == "threat.malicious = 11 of 10 clients"
@@ -407,7 +407,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("threat", {}),
     ("threat.malicious", 1),
     ("threat.malicious", 0),
-    ("threat.draw", "per_round"),
+    ("threat.draw", "per_cohort"),
     ("threat.knows", ["colluders"]),
     ("threat.data", "badnets"),
     ("threat.data.source", 6),
@@ -509,7 +509,7 @@ def test_the_clean_run_keeps_all_but_the_attack() -> None:
     assert clean.defence.rule == attacked.defence.rule
     assert attacked.labels()["clean"] == clean.hash != attacked.hash
     assert clean.labels()["clean"] is None
-    assert attacked.labels()["schedule"] == {"start": 2, "end": 8, "every": 2}
+    assert attacked.labels()["schedule"] == {"start": 2, "end": 8, "every": 2, "at": None}
     assert clean.labels()["schedule"] is None
 
 

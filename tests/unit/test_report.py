@@ -155,7 +155,7 @@ def test_schedules_are_those_of_attacked_runs(swept: Runs) -> None:
     schedules = swept.schedules()
     assert len(schedules) == 12
     for run, panel in grouped(swept).select("run", "panel").unique().rows():
-        assert schedules[run] == {"start": 2 if "epsilon=2.0" in panel else 1, "end": None, "every": 1}
+        assert schedules[run] == {"start": 2 if "epsilon=2.0" in panel else 1, "end": None, "every": 1, "at": None}
 
 
 def test_runs_without_a_round_are_a_sentence(tmp_path: Path) -> None:

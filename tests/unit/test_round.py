@@ -13,7 +13,7 @@ from torch import Tensor
 from fedpoison import Verdict, aggregate, aggregator, parallel, update_attack
 from fedpoison.config import parse
 from fedpoison.defence import Defence
-from fedpoison.measures import detection, spread_of, summary_of_norms
+from fedpoison.measures import detection, rejection_skew, spread_of, summary_of_norms
 from fedpoison.round import Record, State, World, place, play
 from fedpoison.simulation import build
 from fedpoison.training import Plan, Task
@@ -574,3 +574,59 @@ def test_an_honest_client_whose_training_diverges_costs_itself_only(rule: str) -
     assert record["distance_to_honest_mean"] is not None
     assert math.isfinite(record["update_norms"]["honest"]["max"])
     as_json(record)
+
+
+# How the aggregate lies to the honest updates
+
+
+@pytest.mark.parametrize("degrees", [0.0, 1e-3, 30.0, 90.0, 179.999, 180.0])
+@pytest.mark.parametrize("length", [1e-3, 1.0, 1e3])
+def test_the_angle_to_the_honest_mean_is_exact(degrees: float, length: float) -> None:
+    turned = math.radians(degrees)
+    update = length * torch.tensor([math.cos(turned), math.sin(turned)], dtype=torch.float64)
+    honest = torch.tensor([[1.0, 0.5], [1.0, -0.5]], dtype=torch.float64)
+    measured = spread_of(Verdict(update), honest, torch.linalg.vector_norm(honest, dim=1))
+    assert measured["angle_to_honest_mean"] == pytest.approx(degrees, abs=1e-4)
+    assert measured["heterogeneity"] == pytest.approx(0.25)
+
+
+def test_there_is_no_angle_to_nothing() -> None:
+    honest = torch.ones(2, 2)
+    measured = spread_of(Verdict(torch.zeros(2)), honest, torch.linalg.vector_norm(honest, dim=1).double())
+    assert measured["angle_to_honest_mean"] is None
+
+
+@pytest.mark.parametrize(
+    ("flagged", "weights", "expected"),
+    [
+        (
+            [False, False, True, True, True],
+            None,
+            3**0.5 / 2,
+        ),  # the two most skewed of the honest four; and the attacker
+        ([True, True, False, False, True], None, -(3**0.5) / 2),
+        (None, [0.3, 0.25, 0.2, 0.15, 0.1], 1.0),
+        (None, [0.1, 0.15, 0.2, 0.25, 0.3], -1.0),
+        ([False] * 5, [0.2] * 5, None),
+        (None, None, None),
+    ],
+)
+def test_rejection_is_held_against_label_skew(flagged: Any, weights: Any, expected: float | None) -> None:
+    verdict = Verdict(
+        torch.zeros(1),
+        flagged=None if flagged is None else torch.tensor(flagged),
+        weights=None if weights is None else torch.tensor(weights),
+    )
+    skew = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.0], dtype=torch.float64)
+    got = rejection_skew(verdict, mask(4, n=5), skew)
+    assert got == (None if expected is None else pytest.approx(expected, abs=0.03))
+
+
+def test_label_skew_is_the_total_variation_distance() -> None:
+    world, _ = world_of()
+    labels, split = world.federation.dataset.train_labels, world.federation
+    shards = [labels[split.shard(i).index] for i in range(split.clients)]
+    whole = torch.bincount(torch.cat(shards), minlength=10) / sum(map(len, shards))
+    for client, shard in enumerate(shards):
+        expected = 0.5 * float((torch.bincount(shard, minlength=10) / len(shard) - whole).abs().sum())
+        assert float(split.skew(torch.tensor([client]))) == pytest.approx(expected, abs=1e-6)

@@ -304,7 +304,7 @@ def test_the_chance_that_attackers_exceed_f_is_told(tmp_path: Path) -> None:
     for quiet in (
         table(clients={"count": 12}, threat=threat),
         table(clients=clients),
-        table(clients=clients, threat={**threat, "draw": "per_round"}),
+        table(clients=clients, threat={**threat, "draw": "per_cohort"}),
         table(clients=clients, threat=threat, defence={"f": "true"}),
     ):
         assert Job(load(quiet), tmp_path).warnings() == []

@@ -14,11 +14,12 @@ from fedpoison.config import ConfigError, parse
 from fedpoison.defence import Defence
 from fedpoison.lookup import entries, find
 from fedpoison.round import Record, State, World, play
+from fedpoison.seeding import Stream
 from fedpoison.simulation import build
 from fedpoison.threat import Threat
 from fedpoison.training import Plan, Task, Trained
+from fedpoison.types import ClientIds, Update, Updates
 from fedpoison.types import State as Memory
-from fedpoison.types import Update, Updates
 
 STEP = (find("update_attack", "sign_flip"), {})
 
@@ -62,13 +63,13 @@ def rounds(world: World, state: State, count: int) -> list[Record]:
 
 
 def test_fixed_attackers_sit_at_random_ids() -> None:
-    drawn = [Threat.draw_fixed(seed, 10, 3) for seed in range(300)]
+    drawn = [Threat.draw_ids(Stream(seed, "malicious"), 10, 3) for seed in range(300)]
     assert all(len(ids) == 3 and ids <= set(range(10)) for ids in drawn)
-    assert drawn == [Threat.draw_fixed(seed, 10, 3) for seed in range(300)]
+    assert drawn == [Threat.draw_ids(Stream(seed, "malicious"), 10, 3) for seed in range(300)]
     for client in range(10):
         assert 50 < sum(client in ids for ids in drawn) < 130  # 90 expected, five standard deviations
-    assert Threat.draw_fixed(0, 10, 0) == frozenset()
-    assert Threat.draw_fixed(0, 10, 10) == frozenset(range(10))
+    assert Threat.draw_ids(Stream(0, "malicious"), 10, 0) == frozenset()
+    assert Threat.draw_ids(Stream(0, "malicious"), 10, 10) == frozenset(range(10))
 
 
 def test_fixed_attackers_stay_the_same_and_attack_when_they_are_in_the_cohort() -> None:
@@ -79,7 +80,7 @@ def test_fixed_attackers_stay_the_same_and_attack_when_they_are_in_the_cohort() 
 
 
 def test_attackers_drawn_per_round_are_exactly_as_many_and_change() -> None:
-    threat = Threat(3, "per_round", ("all",), update=STEP)
+    threat = Threat(3, "per_cohort", ("all",), update=STEP)
     cohort = torch.arange(20, 30)
     masks = [threat.among(cohort, 5, number) for number in range(1, 61)]
     assert all(int(mask.sum()) == 3 for mask in masks)
@@ -90,7 +91,7 @@ def test_attackers_drawn_per_round_are_exactly_as_many_and_change() -> None:
 
 
 def test_a_share_per_round_is_of_the_cohort() -> None:
-    threat = {"share": 0.29, "draw": "per_round", "update": "sign_flip"}
+    threat = {"share": 0.29, "draw": "per_cohort", "update": "sign_flip"}
     world, state = world_of(clients={"count": 200, "per_round": 100}, threat=threat)
     assert [len(record["malicious"]) for record in rounds(world, state, 2)] == [29, 29]
 
@@ -123,7 +124,7 @@ def test_a_cohort_is_drawn_anew_each_round_and_holds_nobody_twice() -> None:
         ({"start": 10}, []),
     ],
 )
-@pytest.mark.parametrize("draw", ["fixed", "per_round"])
+@pytest.mark.parametrize("draw", ["fixed", "per_cohort"])
 def test_the_schedule_says_in_which_rounds_there_is_an_attack(
     schedule: dict[str, int], on: list[int], draw: str
 ) -> None:
@@ -380,3 +381,57 @@ def test_a_defence_told_the_truth_is_told_each_cohorts() -> None:
     records = rounds(world, state, 10)
     assert [record["f"] for record in records] == [len(record["malicious"]) for record in records]
     assert len({record["f"] for record in records}) > 1
+
+
+# Redrawn, single shots, sybils
+
+
+def test_attackers_redrawn_each_round_are_drawn_from_the_population() -> None:
+    threat = {"malicious": 4, "draw": "per_round", "update": "sign_flip"}
+    world, state = world_of(clients={"count": 8, "per_round": 4}, threat=threat)
+    found = rounds(world, state, 6)
+    counts = {len(record["malicious"]) for record in found}
+    assert len(counts) > 1  # two of four are expected, not promised
+    assert set().union(*(record["malicious"] for record in found)) > set(found[0]["malicious"])
+    everyone, start = world_of(clients={"count": 8}, threat=threat)
+    assert {len(record["malicious"]) for record in rounds(everyone, start, 4)} == {4}
+
+
+@pytest.mark.parametrize("draw", ["fixed", "per_cohort", "per_round"])
+def test_an_attack_at_some_rounds_is_on_in_them_only(draw: str) -> None:
+    threat = {"malicious": 3, "draw": draw, "update": "sign_flip", "schedule": {"at": [2, 5]}}
+    world, state = world_of(threat=threat)
+    assert [bool(record["malicious"]) for record in rounds(world, state, 6)] == [False, True, False, False, True, False]
+
+
+def test_after_its_end_an_attack_cools_down() -> None:
+    threat = {"malicious": 3, "update": "sign_flip", "schedule": {"start": 2, "end": 3}}
+    world, state = world_of(threat=threat)
+    assert [bool(record["malicious"]) for record in rounds(world, state, 5)] == [False, True, True, False, False]
+
+
+def test_sybils_send_one_update_with_jitter() -> None:
+    def sent(**threat: Any) -> Tensor:
+        seen: dict[str, Tensor] = {}
+
+        @aggregator()
+        def watch(updates: Updates, client_ids: ClientIds) -> Update:
+            """Remember what was sent."""
+            seen.update(updates=updates, ids=client_ids)
+            return updates[0]
+
+        world, state = world_of(threat={"malicious": 3, "data": {"name": "label_flip"}, **threat})
+        _, record = play(state, replace(world, defence=Defence((), (find("aggregator", watch), {}))))
+        return seen["updates"][torch.isin(seen["ids"], torch.tensor(record["malicious"]))]
+
+    own, same, near = sent(), sent(sybils=0.0), sent(sybils=0.1)
+    assert not torch.equal(own[0], own[1])
+    assert torch.equal(same, own[0].expand_as(own))
+    gaps = torch.linalg.vector_norm(near - own[0], dim=1) / torch.linalg.vector_norm(own[0])
+    assert torch.allclose(gaps, torch.full((3,), 0.1), atol=1e-4)
+    assert not torch.equal(near[0], near[1])
+
+
+def test_at_and_start_are_alternatives() -> None:
+    with pytest.raises(ConfigError, match=r"at = \[3\] says in which rounds the attack is on"):
+        parse(table(threat={"malicious": 1, "update": "ipm", "schedule": {"at": [3], "start": 2}}))

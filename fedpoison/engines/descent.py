@@ -1,0 +1,92 @@
+"""How a stack of nets [K, d] takes its steps, given the two factors of each layer's gradient."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from fedpoison.training import Local
+
+_TORCH_CLIPS_WITH = 1e-6
+"""What torch's clip_grad_norm_ adds to the norm before it divides by it."""
+
+
+def descent(nets: Tensor, start: Tensor, local: Local) -> "Fused | Stored":
+    """The way of stepping that these settings allow; `start` [d] is where all nets began."""
+    return Stored(nets, start, local) if local.optimizer == "adam" or local.clip_norm else Fused(nets, start, local)
+
+
+class Fused:
+    """SGD whose step is folded into the product that forms the gradient: no gradient is ever stored."""
+
+    def __init__(self, nets: Tensor, start: Tensor, local: Local) -> None:
+        self._nets, self._start, self._local = nets, start, local
+        self._velocity = _zeros_like(nets) if local.momentum else None
+
+    def take(self, place: slice, left: Tensor, right: Tensor) -> None:
+        """Step with the gradient left @ right, [k, rows, columns], of the parameters at `place` of the first k nets."""
+        local, shape = self._local, (len(left), left.shape[1], right.shape[2])
+        weight = self._nets[: len(left), place].view(shape)
+        start = self._start[place].view(shape[1:])
+        decay = local.weight_decay + local.prox
+        if self._velocity is None:
+            weight.baddbmm_(left, right, beta=1 - local.lr * decay, alpha=-local.lr)
+            if local.prox:
+                weight.add_(start, alpha=local.lr * local.prox)
+            return
+        velocity = self._velocity[: len(left), place].view(shape)
+        velocity.baddbmm_(left, right, beta=local.momentum)
+        if decay:
+            velocity.add_(weight, alpha=decay)
+        if local.prox:
+            velocity.add_(start, alpha=-local.prox)
+        weight.add_(velocity, alpha=-local.lr)
+
+    def end(self, active: int) -> None:
+        """Nothing is left to do after the last layer."""
+
+
+class Stored:
+    """SGD or Adam on gradients [K, d] that are formed first, for what needs the whole gradient."""
+
+    def __init__(self, nets: Tensor, start: Tensor, local: Local) -> None:
+        self._nets, self._start, self._local = nets, start, local
+        self._gradients, self._steps = _zeros_like(nets), 0
+        adam = local.optimizer == "adam"
+        self._first = _zeros_like(nets) if adam or local.momentum else None
+        self._second = _zeros_like(nets) if adam else None
+
+    def take(self, place: slice, left: Tensor, right: Tensor) -> None:
+        """Form the gradient left @ right, [k, rows, columns], of the parameters at `place` of the first k nets."""
+        shape = (len(left), left.shape[1], right.shape[2])
+        self._gradients[: len(left), place].view(shape).baddbmm_(left, right, beta=0)
+
+    def end(self, active: int) -> None:
+        """Step with the whole gradients of the first `active` nets."""
+        local, weights, gradients = self._local, self._nets[:active], self._gradients[:active]
+        self._steps += 1
+        if local.prox:
+            gradients.add_(weights - self._start, alpha=local.prox)
+        if local.clip_norm:
+            norms = torch.stack([torch.linalg.vector_norm(row) for row in gradients])  # a row's bits are its own
+            gradients.mul_((local.clip_norm / (norms + _TORCH_CLIPS_WITH)).clamp(max=1).unsqueeze(1))
+        if local.weight_decay:
+            gradients.add_(weights, alpha=local.weight_decay)
+        if self._first is None:
+            weights.add_(gradients, alpha=-local.lr)
+        elif self._second is None:
+            weights.add_(self._first[:active].mul_(local.momentum).add_(gradients), alpha=-local.lr)
+        else:
+            self._adam(weights, gradients, self._first[:active], self._second[:active])
+
+    def _adam(self, weights: Tensor, gradients: Tensor, first: Tensor, second: Tensor) -> None:
+        local, (beta1, beta2) = self._local, self._local.betas
+        first.lerp_(gradients, 1 - beta1)
+        second.mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)
+        scale = second.sqrt().div_(math.sqrt(1 - beta2**self._steps)).add_(local.eps)
+        weights.addcdiv_(first, scale, value=-local.lr / (1 - beta1**self._steps))
+
+
+def _zeros_like(nets: Tensor) -> Tensor:
+    """Zeros in the same layout, rows that start on a cache line included."""
+    return nets.new_zeros(len(nets), nets.stride(0))[:, : nets.shape[1]]

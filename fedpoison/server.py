@@ -1,0 +1,60 @@
+"""What the server does with the aggregate: one step of its optimizer."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from fedpoison.training import Rates
+from fedpoison.types import Params, State, Update
+
+
+class Server(BaseModel):
+    """[server]: how the aggregate Δ moves the parameters x.
+
+    "sgd": m ← momentum · m + Δ; x ← x + lr · m (with momentum, FedAvgM: Hsu et al. 2019).
+    "adam", "yogi", "adagrad" (Reddi et al. 2021, Algorithm 2): m ← β₁ m + (1 − β₁) Δ; v moves by Δ² as each of them
+    has it, from v = τ²; x ← x + lr · m / (√v + τ). As there, without Adam's bias correction.
+    `weight_decay` takes lr · weight_decay · x off, as torch's SGD does: Δ − weight_decay · x stands for Δ.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    optimizer: Literal["sgd", "adam", "yogi", "adagrad"] = "sgd"
+    lr: float = Field(1.0, gt=0, allow_inf_nan=False)
+    momentum: float = Field(0.0, ge=0, lt=1)
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field([0.9, 0.99], min_length=2, max_length=2)
+    tau: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+    rates: Rates = Rates()
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> "Server":
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError(f"momentum = {self.momentum} belongs to sgd; {self.optimizer} has betas")
+        return self
+
+    def step(self, params: Params, aggregate: Update, memory: Mapping[str, Tensor], scale: float = 1.0) -> "Stepped":
+        """The parameters after this aggregate, and the memory for the next round; `scale` multiplies lr."""
+        lr, delta = self.lr * scale, aggregate
+        if self.weight_decay:
+            delta = torch.sub(delta, params, alpha=self.weight_decay)
+        if self.optimizer == "sgd":
+            if not self.momentum:
+                return params + lr * delta, {}
+            mean = memory["mean"] * self.momentum + delta if memory else delta
+            return params + lr * mean, {"mean": mean}
+        beta1, beta2 = self.betas
+        mean = memory.get("mean", torch.zeros_like(params)) * beta1 + (1 - beta1) * delta
+        square = memory.get("square", torch.full_like(params, self.tau**2))
+        if self.optimizer == "adagrad":
+            square = square + delta**2
+        elif self.optimizer == "adam":
+            square = beta2 * square + (1 - beta2) * delta**2
+        else:
+            square = square - (1 - beta2) * delta**2 * torch.sign(square - delta**2)
+        return params + lr * mean / (square.sqrt() + self.tau), {"mean": mean, "square": square}
+
+
+Stepped = tuple[Params, State]
