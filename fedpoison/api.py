@@ -34,6 +34,7 @@ def aggregate(
     sizes: Tensor | None = None,
     client_ids: Tensor | None = None,
     previous: Tensor | None = None,
+    root_update: Tensor | None = None,
     params: Tensor | None = None,
     state: Mapping[str, Tensor] | None = None,
     seed: int = 0,
@@ -43,7 +44,8 @@ def aggregate(
     """Aggregate one round's updates as a run would: screened, mixed by `pre`, aggregated.
 
     `updates`: [n, d] of float32 or float64, or n tensors of which those that are not [d] and finite are set
-    aside. `f`: how many may be malicious. `previous`: last round's aggregate, `state`: the last Verdict's.
+    aside. `f`: how many may be malicious. `previous`: last round's aggregate, `state`: the last Verdict's;
+    `root_update`: what training on the server's root set gave.
     `options`: the rule's. ValueError if the chain cannot take (n, f), with the bound.
     """
     defence = chain(aggregator, pre, options)
@@ -53,6 +55,8 @@ def aggregate(
     if isinstance(updates, Tensor) and (updates.dim() != 2 or not updates.is_floating_point()):
         raise ValueError(f"updates must be a floating-point matrix [n, d], not {tuple(updates.shape)} {updates.dtype}")
     problems = defence.problems(n, f)
+    if defence.wants_root and root_update is None:
+        problems.append(f"{defence.wants_root} needs root_update")
     if problems:
         raise ValueError("; ".join(problems))
     updates = updates.detach() if isinstance(updates, Tensor) else [row.detach() for row in updates]
@@ -69,6 +73,7 @@ def aggregate(
         previous=nothing if previous is None else previous,
         stream=Stream(seed, "defence", round),
         state=state or {},
+        root_update=root_update,
     )
     with parallel.using(parallel.workers()):
         return defence(updates, situation)

@@ -276,6 +276,9 @@ class Config(Section):
             problems.append(f"threat.share = {threat.share} of {among} clients is nobody")
         if self.malicious and threat.schedule.first > self.rounds:
             problems.append(f"the attack starts in round {threat.schedule.first}, after the last, {self.rounds}")
+        if self.defence.chain.wants_root and not self.data.root:
+            needs = f"{self.defence.chain.wants_root} needs the server's own samples"
+            problems.append(f"{needs}: give data.root, such as {{ samples = 100 }}")
         if self.warm_rounds >= self.rounds:
             problems.append(f"warm_start.rounds = {self.warm_rounds} leave nothing of rounds = {self.rounds}")
         if self.warm_rounds and (clients.local.rates.cosine or self.server.rates.cosine):

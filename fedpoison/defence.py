@@ -34,6 +34,7 @@ class Situation:
     previous: Update
     stream: Stream
     state: Mapping[str, Tensor]
+    root_update: Update | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,12 @@ class Defence:
         if self.pre and any("norms" in entry.asks for entry, _ in self.steps[1:]):
             asked.add("origin")
         return tuple(name for name in REFERENCES if name in asked)
+
+    @cached_property
+    def wants_root(self) -> str | None:
+        """The step that needs the server's root set, or None."""
+        asking = (e.name for e, _ in self.steps if "root_update" in (*e.asks, *e.references))
+        return next(asking, None)
 
     def problems(self, n: int, f: int) -> list[str]:
         """What the chain cannot take about n clients of which f are malicious, each with the bound it breaks."""
@@ -81,6 +88,8 @@ class Defence:
         n, screened = len(kept), len(updates) - len(kept)
         f = max(0, situation.f - screened)
         problems = self.problems(n, f) if n else ["no update is left"]
+        if self.wants_root and (situation.root_update is None or not situation.root_update.isfinite().all()):
+            problems.append(f"{self.wants_root} needs a root update, and there is none that is finite")
         if problems:
             return _skip(situation, norms, events, "; ".join(problems))
         if isinstance(updates, Tensor) and not screened:
@@ -96,8 +105,9 @@ class Defence:
         return replace(verdict, norms=norms, weights=weights, flagged=flagged, events=events)
 
     def _aggregate(self, updates: Updates, norms: Norms, situation: Situation) -> Verdict:
-        vectors = {"origin": torch.zeros_like(situation.params), "previous": situation.previous}
-        references = {name: vectors[name] for name in self.references}
+        vectors = {"previous": situation.previous, "root_update": situation.root_update}
+        origin = torch.zeros_like(situation.params)
+        references = {name: origin if (vector := vectors.get(name)) is None else vector for name in self.references}
         rows = Rows(updates, norms, situation.sizes.double(), references)
         rng = situation.stream.torch()
         shown = (updates, situation.previous, situation.params, situation.client_ids)
@@ -164,6 +174,7 @@ def _supply(entry: Entry, rows: Rows, situation: Situation, rng: torch.Generator
         "sizes": lambda: rows.sizes.clone(),
         "client_ids": lambda: situation.client_ids,
         "previous": lambda: situation.previous,
+        "root_update": lambda: situation.root_update,
         "params": lambda: situation.params,
         "rng": lambda: rng,
         "state": lambda: {name: value.clone() for name, value in situation.state.items()},

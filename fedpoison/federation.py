@@ -80,7 +80,12 @@ class Federation:
         return Shard(self.dataset.train_images, self.dataset.train_labels, index)
 
     def shard(self, client: int, poisoned: bool = False) -> Shard:
-        """A client's samples, as it trains on them when it behaves or when it attacks the data."""
+        """A client's samples, as it trains on them when it behaves or when it attacks the data.
+
+        The server's root set is the shard of the client after the last.
+        """
+        if client == self.clients:
+            return self.root
         index = self._indices[client]
         if not poisoned or self._poison is None:
             return self._clean(index)
@@ -108,8 +113,8 @@ class Federation:
 
     @property
     def largest(self) -> int:
-        """Samples of the client that has most."""
-        return max(map(len, self._indices))
+        """Samples of the client that has most, or of the root set if that is larger."""
+        return max(len(self._root), *map(len, self._indices))
 
     def sizes(self, ids: ClientIds) -> Sizes:
         """Samples of each client, as the server knows them."""

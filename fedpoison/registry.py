@@ -82,7 +82,7 @@ class Entry:
         }
 
 
-_NOT_BY_BLOCKS = {"state", "rng", "previous", "params"}
+_NOT_BY_BLOCKS = {"state", "rng", "previous", "params", "root_update"}
 _TRAITS = {"paper", "source", "evidence", "needs", "coordinatewise", "decides", "references", "claims", "returns"}
 _TRAITS |= {"rows", "keeps_clients", "goal", "aim", "check", "licence", "places"}
 
@@ -198,7 +198,8 @@ def aggregator(
     A rule returns `Weights` (one a row of its Gram or distance matrix, or one a client) or an `Update` [d].
     `needs`: the condition on n, f and options, such as "n > 2*f + 2"; several are parted by "; ".
     `coordinatewise`: the rule may be shown any block of columns. `decides`: a client with weight 0 counts as flagged.
-    `references`: rows that follow the clients' in `gram` and `squared_distances`, of "origin" and "previous".
+    `references`: rows that follow the clients' in `gram` and `squared_distances`, of "origin", "previous" and
+    "root_update".
     `claims`: what the contract tests hold it to, of permutation, unanimity, translation, scale, rotation.
     """
     _known_references(references)

@@ -68,16 +68,17 @@ def play(state: State, world: World) -> tuple[State, Record]:
     number = state.round + 1
     cohort, bad, late, events = _cohort(world, number)
 
-    honest, own, twins, momentum = _train(state, world, number, cohort, bad, events)
+    honest, own, twins, root, momentum = _train(state, world, number, cohort, bad, events)
     clock.append(time.perf_counter())
 
-    sent, attack_state = _attack(state, world, cohort, bad, honest, own, twins, events)
+    situation = _situation(state, world, cohort, bad, root)
+    sent, attack_state = _attack(state, world, situation, bad, honest, own, twins, events)
     mail, waiting, delays = deliver(
         Mail(sent, cohort, bad), late, state.waiting, number, world.late.rounds, state.params
     )
     clock.append(time.perf_counter())
 
-    situation = _situation(state, world, mail.senders, mail.malicious)
+    situation = _situation(state, world, mail.senders, mail.malicious, root)
     verdict = world.defence(mail.updates, situation)
     server_state: Memory
     params, server_state = world.server.step(
@@ -133,36 +134,38 @@ def _cohort(world: World, number: int) -> tuple[ClientIds, Tensor, Tensor, list[
 
 def _train(
     state: State, world: World, number: int, cohort: ClientIds, bad: Tensor, events: list[Event]
-) -> tuple[Honest, Malicious, Twins, Memory]:
-    """The honest clients' updates, the attackers' own, what the attackers would send if they were honest; momentum."""
+) -> tuple[Honest, Malicious, Twins, Update | None, Memory]:
+    """Updates: of the honest clients, the attackers' own and as they would be if honest, the server's; momentum."""
     threat, poisons = world.threat, world.threat.data is not None
     honest = [Task(i) for i in cohort[~bad].tolist()]
     own = [Task(i, poisons) for i in cohort[bad].tolist()] if threat.needs_own() else []
     twins = [Task(i) for i in cohort[bad].tolist()] if threat.needs_twins(len(honest)) else []
     if twins and own and not poisons:
         twins = []  # they are honest already
-    plan = Plan(world.seed, number, (*honest, *own, *twins), world.local.rates.at(number, world.rounds))
+    root = [Task(world.federation.clients)] if world.defence.wants_root else []
+    tasks = (*honest, *own, *twins)
+    plan = Plan(world.seed, number, (*tasks, *root), world.local.rates.at(number, world.rounds))
     trained = world.engine.train(state.params, plan)
     events += trained.events
-    updates, momentum = trained.updates, dict(state.momentum)
+    updates, momentum = trained.updates[: len(tasks)], dict(state.momentum)
     if world.momentum:
-        updates = world.momentum(momentum, plan.tasks, updates, world.federation.clients)
+        updates = world.momentum(momentum, tasks, updates, world.federation.clients)
     a, b = len(honest), len(honest) + len(own)
     parts = updates[:a], updates[a:b], updates[b:]
-    return parts[0], parts[1], parts[2] if twins else parts[1], momentum
+    return parts[0], parts[1], parts[2] if twins else parts[1], trained.updates[-1] if root else None, momentum
 
 
-def _situation(state: State, world: World, ids: ClientIds, bad: Tensor) -> Situation:
+def _situation(state: State, world: World, ids: ClientIds, bad: Tensor, root: Update | None) -> Situation:
     """What the server knows when these clients have sent their updates."""
     f = int(bad.sum()) if world.f is None else world.f
     stream = Stream(world.seed, "defence", state.round + 1)
-    return Situation(f, ids, world.federation.sizes(ids), state.params, state.previous, stream, state.defence)
+    return Situation(f, ids, world.federation.sizes(ids), state.params, state.previous, stream, state.defence, root)
 
 
 def _attack(
     state: State,
     world: World,
-    cohort: ClientIds,
+    situation: Situation,
     bad: Tensor,
     honest: Honest,
     own: Malicious,
@@ -174,7 +177,6 @@ def _attack(
         return honest, state.attack
     attack_state, malicious, number = state.attack, own, state.round + 1
     if world.threat.update is not None:
-        situation = _situation(state, world, cohort, bad)
 
         def defend(tried: Updates) -> Verdict:
             k, stream = len(tried), Stream(world.seed, "defend", number)

@@ -10,6 +10,7 @@ _ROWS = {
     "sizes": "[n] samples behind each row, as the server knows them",
     "client_ids": "[n] int64 who sent each row",
     "previous": "[d] last round's aggregate, zero before there was one",
+    "root_update": "[d] what the same training on the server's root set gives",
     "params": "[d] the global parameters of this round",
     "rng": "torch.Generator, this round's stream",
 }
@@ -48,4 +49,4 @@ VOCABULARY: dict[str, dict[str, str]] = {
         "local": "local training's settings",
     },
 }
-REFERENCES = ("origin", "previous")
+REFERENCES = ("origin", "previous", "root_update")
