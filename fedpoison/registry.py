@@ -78,13 +78,13 @@ class Entry:
             "summary": self.summary,
             "asks": list(self.asks),
             "options": {name: _jsonable(p.default) for name, p in self.options.items()},
-            **{key: value for key, value in self.traits.items() if not callable(value)},
+            **{key: value for key, value in self.traits.items() if isinstance(value, str | bool | tuple | None)},
         }
 
 
 _NOT_BY_BLOCKS = {"state", "rng", "previous", "params", "root_update"}
 _TRAITS = {"paper", "source", "evidence", "needs", "coordinatewise", "decides", "references", "claims", "returns"}
-_TRAITS |= {"rows", "keeps_clients", "goal", "aim", "check", "licence", "places"}
+_TRAITS |= {"recipe", "rows", "keeps_clients", "goal", "aim", "check", "licence", "places"}
 
 Step = tuple[Entry, Mapping[str, Any]]
 """An entry and its validated options."""
@@ -270,12 +270,13 @@ def data_attack(
     return _decorator("data_attack", traits)
 
 
-def dataset(*, licence: str, places: tuple[str, ...] = ()) -> Callable[[F], F]:
+def dataset(*, licence: str, places: tuple[str, ...] = (), recipe: Any = None) -> Callable[[F], F]:
     """Enter a data set: a function of its options alone that returns a `Dataset`.
 
     `places`: options that say where the files lie and cannot change a sample, because checksums are checked.
+    `recipe`: how it is fetched (a `fedpoison.data.store.Recipe`), if it has to be.
     """
-    return _decorator("dataset", {"licence": licence, "places": places})
+    return _decorator("dataset", {"licence": licence, "places": places, "recipe": recipe})
 
 
 def partition(*, paper: str = "") -> Callable[[F], F]:

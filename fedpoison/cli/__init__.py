@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         from fedpoison.config import ConfigError
+        from fedpoison.data.fetch import FetchError
         from fedpoison.records import BusyError
         from fedpoison.running import RunError
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for folder, why in error.failures.items():
                 errors.print(f"fedpoison: {folder} failed: {why} (the traceback is in its error.txt)", markup=False)
             return 1
-        if isinstance(error, BusyError | OSError):
+        if isinstance(error, BusyError | FetchError | OSError):
             errors.print(f"fedpoison: {error}", markup=False)
             return 1
         raise
@@ -54,6 +55,7 @@ def output() -> Console:
 
 
 # Below the app, because these files enter their commands in it.
+from fedpoison.cli import data as data  # noqa: E402
 from fedpoison.cli import list as list  # noqa: E402
 from fedpoison.cli import plot as plot  # noqa: E402
 from fedpoison.cli import run as run  # noqa: E402

@@ -56,7 +56,9 @@ def _check(part: str, images: Tensor, labels: Tensor, n_classes: int) -> None:
 
 
 # Below Dataset, because these files import it.
+from fedpoison.data import cifar10 as cifar10  # noqa: E402
 from fedpoison.data import digits as digits  # noqa: E402
 from fedpoison.data import fashion_mnist as fashion_mnist  # noqa: E402
 from fedpoison.data import fashion_mnist_mini as fashion_mnist_mini  # noqa: E402
+from fedpoison.data import mnist as mnist  # noqa: E402
 from fedpoison.data import partitions as partitions  # noqa: E402

@@ -5,10 +5,8 @@ from importlib.resources import files
 import numpy as np
 
 from fedpoison.data import Dataset
-from fedpoison.data.fashion_mnist import from_bytes
+from fedpoison.data.images import PARTS, from_bytes
 from fedpoison.registry import dataset
-
-ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 @dataset(licence="MIT")
@@ -20,4 +18,4 @@ def fashion_mnist_mini() -> Dataset:
     """
     with (files("fedpoison.data") / "fashion_mnist_mini.npz").open("rb") as file:
         arrays = np.load(file, allow_pickle=False)
-        return from_bytes(*(arrays[name] for name in ARRAYS))
+        return from_bytes({name: arrays[name] for name in PARTS})

