@@ -25,6 +25,7 @@ PURPOSES = (
     "augment",
     "answers",
     "sybils",
+    "dropout",
 )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from fedpoison.config import Config
 from fedpoison.data import Dataset
 from fedpoison.evaluation import Evaluator
 from fedpoison.federation import Federation
+from fedpoison.models.dropout import with_streams
 from fedpoison.models.inputs import Normalise
 from fedpoison.models.vector import check_net, flatten
 from fedpoison.records import RunFolder, load_params
@@ -77,11 +79,13 @@ def build(config: Config) -> tuple[World, State]:
     entry, options = config.model.step
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(Stream(config.seed, "model").integer())
-        net = entry.call({"input_shape": dataset.input_shape, "n_classes": dataset.n_classes}, options)
-        net = _normalising(net, config, dataset)
-        check_net(net, dataset.input_shape, dataset.n_classes)
+        shown = {"input_shape": dataset.input_shape, "n_classes": dataset.n_classes, "vocabulary": dataset.vocabulary}
+        net = _prepared(entry.call(shown, options), config, dataset)
+        check_net(net, dataset.input_shape, dataset.n_classes, dataset.vocabulary)
     threat = _threat(config, dataset)
     data, count = config.data, config.clients.count
+    if data.augment and len(dataset.input_shape) != 3:
+        raise ValueError(f"data.augment is for pictures, these samples have shape {dataset.input_shape}")
     federation = Federation(
         dataset,
         data.partition.step,
@@ -116,11 +120,19 @@ def build(config: Config) -> tuple[World, State]:
     return world, State(0, params, torch.zeros_like(params))
 
 
-def _normalising(net: nn.Module, config: Config, dataset: Dataset) -> nn.Module:
-    """The net, behind a first layer that normalises if the data say so: triggers are then set in the plain picture."""
+def _prepared(net: Any, config: Config, dataset: Dataset) -> Any:
+    """The net with its dropout drawn from streams, behind a layer that normalises if the data say so.
+
+    Triggers are so set in the plain picture.
+    """
     chosen = config.data.normalise
-    if chosen is None or not isinstance(net, nn.Module):
+    if not isinstance(net, nn.Module):
         return net
+    net = with_streams(net)
+    if chosen is None:
+        return net
+    if dataset.vocabulary is not None:
+        raise ValueError("data.normalise is for numbers, and these samples are tokens")
     if len(chosen.mean) != dataset.input_shape[0]:
         raise ValueError(f"data.normalise has {len(chosen.mean)} means for samples of shape {dataset.input_shape}")
     layers = net if type(net) is nn.Sequential else [net]

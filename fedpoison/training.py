@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from fedpoison.data.augment import Augment
 from fedpoison.federation import Shard
+from fedpoison.models.dropout import set_stream
 from fedpoison.models.vector import flatten, load, travelling
 from fedpoison.seeding import Stream
 from fedpoison.types import Event, Params, Update, Updates
@@ -191,6 +192,7 @@ def train_client(
     """
     load(net, params)
     net.train()
+    set_stream(net, stream.of("dropout"))
     weights = travelling(net)
     start = [weight.detach().clone() for weight in weights]
     optimizer = local.optimizer_for(weights)

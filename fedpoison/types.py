@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Interval
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 Updates = Float[Tensor, "n d"]
@@ -34,7 +34,8 @@ Mixing = Float[Tensor, "m n"]
 """Row i of the result is Σ_j mixing[i, j] · row j; what a row lacks of 1 lies on the zero update."""
 
 Crafted = Float[Tensor, "{n_malicious} d"]
-Images = Float[Tensor, "samples ..."]
+Images = Num[Tensor, "samples ..."]
+"""Pictures or tables of numbers, or int64 tokens of text."""
 Labels = Int[Tensor, " samples"]
 
 Positive = Annotated[float, Gt(0)]

@@ -42,7 +42,11 @@ VOCABULARY: dict[str, dict[str, str]] = {
         "n_clients": "how many shards to make",
         "rng": "numpy.random.Generator",
     },
-    "model": {"input_shape": "one sample's shape", "n_classes": "how many classes there are"},
+    "model": {
+        "input_shape": "one sample's shape",
+        "n_classes": "how many classes there are",
+        "vocabulary": "how many different tokens there are; None where samples are not text",
+    },
     "engine": {
         "model": "the net",
         "federation": "who holds which samples",

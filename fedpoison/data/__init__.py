@@ -10,8 +10,9 @@ from torch import Tensor
 class Dataset:
     """Train and test samples as tensors; ValueError says what is wrong with them.
 
-    Images are float32 in [0, 1], [N, C, H, W], or [N, features] for tables; labels are int64 [N],
-    0 to n_classes − 1.
+    Images are float32 in [0, 1], [N, C, H, W]; or [N, features] for tables, of any size; or, with a `vocabulary`,
+    int64 tokens [N, length], 0 to vocabulary − 1. Labels are int64 [N], 0 to n_classes − 1. `clients` int64 [N]: whom
+    each train sample belongs to by nature.
     """
 
     train_images: Tensor
@@ -19,10 +20,18 @@ class Dataset:
     test_images: Tensor
     test_labels: Tensor
     n_classes: int
+    clients: Tensor | None = None
+    vocabulary: int | None = None
 
     def __post_init__(self) -> None:
-        _check("train", self.train_images, self.train_labels, self.n_classes)
-        _check("test", self.test_images, self.test_labels, self.n_classes)
+        _check("train", self.train_images, self.train_labels, self.n_classes, self.vocabulary)
+        _check("test", self.test_images, self.test_labels, self.n_classes, self.vocabulary)
+        if self.clients is not None and (self.clients.shape, self.clients.dtype) != (
+            self.train_labels.shape,
+            torch.int64,
+        ):
+            found = f"{tuple(self.clients.shape)} {self.clients.dtype}"
+            raise ValueError(f"clients must be int64 [{len(self.train_labels)}], one a train sample, not {found}")
         if self.train_images.shape[1:] != self.test_images.shape[1:]:
             test_shape = tuple(self.test_images.shape[1:])
             raise ValueError(f"train images have shape {self.input_shape} each, test images {test_shape}")
@@ -33,11 +42,10 @@ class Dataset:
         return tuple(self.train_images.shape[1:])
 
 
-def _check(part: str, images: Tensor, labels: Tensor, n_classes: int) -> None:
-    if images.dtype != torch.float32 or labels.dtype != torch.int64:
-        raise ValueError(
-            f"{part} images are {images.dtype} and labels {labels.dtype}, not torch.float32 and torch.int64"
-        )
+def _check(part: str, images: Tensor, labels: Tensor, n_classes: int, vocabulary: int | None) -> None:
+    kind = torch.float32 if vocabulary is None else torch.int64
+    if images.dtype != kind or labels.dtype != torch.int64:
+        raise ValueError(f"{part} images are {images.dtype} and labels {labels.dtype}, not {kind} and torch.int64")
     if images.dim() < 2 or labels.dim() != 1:
         raise ValueError(
             f"{part} images have shape {tuple(images.shape)} and labels {tuple(labels.shape)}, "
@@ -50,6 +58,9 @@ def _check(part: str, images: Tensor, labels: Tensor, n_classes: int) -> None:
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or highest >= n_classes:
         raise ValueError(f"{part} labels go from {lowest} to {highest}, {n_classes} classes are 0 to {n_classes - 1}")
+    if vocabulary is not None and not 0 <= int(images.min()) <= int(images.max()) < vocabulary:
+        seen = f"{int(images.min())} to {int(images.max())}"
+        raise ValueError(f"{part} tokens go from {seen}, a vocabulary of {vocabulary} is 0 to {vocabulary - 1}")
     if not images.isfinite().all():
         bad = int((~images.isfinite()).sum())
         raise ValueError(f"{bad} of {images.numel()} values of the {part} images are infinite or not a number")

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from fedpoison.models.dropout import set_stream
+from fedpoison.seeding import Stream
 from fedpoison.types import Params
 
 
@@ -32,22 +34,27 @@ def load(net: nn.Module, params: Params) -> None:
         parameter.copy_(values.view_as(parameter))
 
 
-def check_net(net: Any, input_shape: tuple[int, ...], n_classes: int) -> None:
-    """Raise ValueError unless the net maps two samples to [2, n_classes], keeps its buffers and draws no numbers."""
+def check_net(net: Any, input_shape: tuple[int, ...], n_classes: int, vocabulary: int | None = None) -> None:
+    """Raise ValueError unless the net maps two samples to [2, n_classes] and keeps its buffers.
+
+    It may draw numbers only through dropout that a stream determines.
+    """
     if not isinstance(net, nn.Module):
         raise ValueError(f"a model must be an nn.Module, this is a {type(net).__name__}")
     if not travelling(net):
         raise ValueError("the model has no trainable floating-point parameters")
+    samples = torch.zeros(2, *input_shape, dtype=torch.float32 if vocabulary is None else torch.int64)
     drawn = torch.get_rng_state()
+    set_stream(net, Stream(0, "dropout"))
     before = {name: buffer.clone() for name, buffer in net.named_buffers()}
     try:
-        output = net.train()(torch.zeros(2, *input_shape))
+        output = net.train()(samples)
     except Exception as error:
         raise ValueError(f"the model cannot take samples of shape {input_shape}: {error}") from error
     if output.shape != (2, n_classes):
         raise ValueError(f"the model gives {tuple(output.shape)} for 2 samples, (2, {n_classes}) is needed")
     if not torch.equal(drawn, torch.get_rng_state()):
-        raise ValueError("the model draws random numbers in training (dropout?), which no stream determines yet")
+        raise ValueError("the model draws random numbers in training otherwise than by torch's Dropout layers")
     changed = [name for name, buffer in net.named_buffers() if not torch.equal(buffer, before[name])]
     if changed:
         raise ValueError(
@@ -55,6 +62,7 @@ def check_net(net: Any, input_shape: tuple[int, ...], n_classes: int) -> None:
             "or BatchNorm with track_running_stats=False"
         )
     try:
-        net(torch.zeros(1, *input_shape))
+        net(samples[:1])
     except Exception as error:
         raise ValueError(f"the model cannot take a batch of one sample, as a last batch may be: {error}") from error
+    set_stream(net, None)

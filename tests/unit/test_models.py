@@ -15,6 +15,7 @@ from fedpoison.config import ConfigError, parse
 from fedpoison.data.digits import digits
 from fedpoison.federation import Shard
 from fedpoison.lookup import entries, find
+from fedpoison.models.dropout import with_streams
 from fedpoison.models.vector import check_net, flatten, load, travelling
 from fedpoison.round import play
 from fedpoison.seeding import Stream
@@ -26,7 +27,9 @@ SHAPE = (1, 8, 8)
 
 def ours(name: str, **options: Any) -> nn.Module:
     entry = find("model", name)
-    return entry.call({"input_shape": SHAPE, "n_classes": 10}, entry.validate(options))
+    vocabulary = 30 if "vocabulary" in entry.asks else None
+    shown = {"input_shape": SHAPE, "n_classes": 10, "vocabulary": vocabulary}
+    return with_streams(entry.call(shown, entry.validate(options)))
 
 
 def table(**changes: Any) -> dict[str, Any]:
@@ -38,7 +41,10 @@ def table(**changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", entries("model"))
 def test_every_net_passes_its_own_check(name: str) -> None:
-    check_net(ours(name), SHAPE, 10)
+    if "vocabulary" in find("model", name).asks:
+        check_net(ours(name), (12,), 10, vocabulary=30)
+    else:
+        check_net(ours(name), SHAPE, 10)
 
 
 @pytest.mark.parametrize(

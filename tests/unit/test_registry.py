@@ -39,7 +39,7 @@ def test_every_entry_is_found_by_its_name_and_is_its_function(kind: str) -> None
     [
         ("aggregator", "trimed_mean", "there is no aggregator 'trimed_mean'; did you mean 'trimmed_mean'?"),
         ("update_attack", "ali", "there is no update_attack 'ali'; did you mean 'alie'?"),
-        ("dataset", "mnist", "there is no dataset 'mnist'; "),
+        ("dataset", "imagenet", "there is no dataset 'imagenet'; "),
         ("aggregator", "", "there is no aggregator ''; the aggregators are "),
         ("engine", "alie", "there is no engine 'alie'; "),
         ("model", "xyzzy", "there is no model 'xyzzy'; the models are "),
