@@ -54,7 +54,12 @@ class Federation:
         entry, options = partition
         rng = Stream(seed, "partition").numpy()
         labels = dataset.train_labels.numpy()[rest]
-        indices = entry.call({"labels": labels, "n_clients": clients, "rng": rng}, options)
+        supply = {"labels": labels, "n_clients": clients, "rng": rng}
+        if "clients" in entry.asks:
+            if dataset.clients is None:
+                raise ValueError(f"partition {entry.name}: these data do not say whom a sample belongs to")
+            supply["clients"] = dataset.clients.numpy()[rest]
+        indices = entry.call(supply, options)
         _check_split(entry.name, indices, clients, len(labels))
         whole = [rest[np.asarray(index, dtype=np.int64)] for index in indices]
         parts = [_hold_out(index, held_out, Stream(seed, "held_out", client=i)) for i, index in enumerate(whole)]

@@ -39,6 +39,7 @@ VOCABULARY: dict[str, dict[str, str]] = {
     "dataset": {},
     "partition": {
         "labels": "[samples] int64 numpy array",
+        "clients": "[samples] int64 numpy array, whom each belongs to by nature; an error where the data do not say",
         "n_clients": "how many shards to make",
         "rng": "numpy.random.Generator",
     },

@@ -1,5 +1,6 @@
 """Who holds which samples: sets apart for the server, held-out samples, normalisation and augmentation."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -170,3 +171,13 @@ def test_half_of_the_pictures_are_mirrored_and_all_shifts_are_drawn() -> None:
     (draws,) = Augment(crop=2, flip=True).draws(Stream(0, "augment"), [2000])
     assert abs(float(draws[:, 2].double().mean()) - 0.5) < 0.05
     assert set(map(tuple, draws[:, :2].tolist())) == {(i, j) for i in range(5) for j in range(5)}
+
+
+def test_the_natural_split_is_the_datas_own() -> None:
+    data = replace(dataset(), clients=torch.arange(100) % 3)
+    split = Federation(data, (find("partition", "natural"), {"keep": "largest"}), 3, 0, validation=10)
+    for client in range(3):
+        assert set(data.clients[split.shard(client).index].tolist()) == {client}
+    assert len(split.validation) + sum(len(split.shard(i)) for i in range(3)) == 100
+    with pytest.raises(ValueError, match="partition natural: these data do not say whom a sample belongs to"):
+        Federation(dataset(), (find("partition", "natural"), {"keep": "largest"}), 3, 0)

@@ -1,0 +1,33 @@
+"""What every partition checks."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = npt.NDArray[np.int64]
+
+DRAWS = 1000
+
+
+def check(name: str, samples: int, n_clients: int, min_samples: int) -> None:
+    """ValueError unless each client can have that many samples."""
+    if n_clients < 1 or min_samples < 1:
+        raise ValueError(f"{name}: n_clients = {n_clients} and min_samples = {min_samples} must be at least 1")
+    if n_clients * min_samples > samples:
+        raise ValueError(f"{name}: {samples} samples are too few for {n_clients} clients with {min_samples} each")
+
+
+def enough(draw: Callable[[], list[Indices]], min_samples: int, what: str) -> list[Indices]:
+    """Draw until the smallest shard has `min_samples`; ValueError when that never happens."""
+    most = 0
+    for _ in range(DRAWS):
+        shards = draw()
+        most = max(most, min(map(len, shards)))
+        if most >= min_samples:
+            return shards
+    raise ValueError(
+        f"{what}: in {DRAWS} draws of {sum(map(len, shards))} samples over {len(shards)} clients the smallest client "
+        f"never had more than {most} samples, min_samples = {min_samples}; "
+        "raise alpha, or lower min_samples or the number of clients"
+    )
