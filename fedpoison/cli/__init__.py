@@ -58,5 +58,6 @@ def output() -> Console:
 from fedpoison.cli import data as data  # noqa: E402
 from fedpoison.cli import list as list  # noqa: E402
 from fedpoison.cli import plot as plot  # noqa: E402
+from fedpoison.cli import preview as preview  # noqa: E402
 from fedpoison.cli import run as run  # noqa: E402
 from fedpoison.cli import show as show  # noqa: E402
