@@ -73,9 +73,9 @@ class RunFolder:
             differing = [key for key in now if now[key] != before.get(key)]
             changes = ", ".join(f"{key} {now[key]} instead of {before.get(key)}" for key in differing)
         else:
-            _replace(file, json.dumps(now, indent=1).encode())
-        _replace(self.path / "config.toml", tomli_w.dumps(config).encode())
-        _replace(self.path / "run.json", json.dumps(labels, indent=1).encode())
+            replace_file(file, json.dumps(now, indent=1).encode())
+        replace_file(self.path / "config.toml", tomli_w.dumps(config).encode())
+        replace_file(self.path / "run.json", json.dumps(labels, indent=1).encode())
         return changes
 
     def described(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -95,13 +95,13 @@ class RunFolder:
                 f"{rounds} has {len(lines)} rounds and the checkpoint is of round {done}: delete the folder"
             )
         if len(written) > done:
-            _replace(rounds, b"".join(lines[:done]))
+            replace_file(rounds, b"".join(lines[:done]))
         return state
 
     def begin_with(self, records: Sequence[Record]) -> None:
         """Write rounds that were played elsewhere, before the first of this run's own."""
         lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
-        _replace(self.path / "rounds.jsonl", "".join(lines).encode())
+        replace_file(self.path / "rounds.jsonl", "".join(lines).encode())
 
     def append(self, record: Record, state: State) -> None:
         """Add a round; if the process is killed in between, the line is written again by the resumed run."""
@@ -175,7 +175,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file as a whole or not at all."""
     temporary = path.with_suffix(path.suffix + ".tmp")
     temporary.write_bytes(content)
     os.replace(temporary, path)

@@ -17,7 +17,7 @@ from scipy.stats import hypergeom
 
 from fedpoison.config import Config, ConfigError, parse
 from fedpoison.parallel import available_cores
-from fedpoison.records import BusyError, RunFolder
+from fedpoison.records import BusyError, RunFolder, replace_file
 from fedpoison.report.frame import Runs
 from fedpoison.round import Record
 from fedpoison.simulation import build, simulate
@@ -93,8 +93,23 @@ class Job:
                 found.append(f"{names} only says what is measured")
         return list(dict.fromkeys(found))
 
+    def _announce(self, jobs: int) -> None:
+        """Write plan.json beside the runs: what will be made, for who watches from elsewhere."""
+        runs = [
+            {"hash": c.hash, "rounds": c.rounds, "rule": c.defence.rule, "attack": c.attack, "seed": c.seed}
+            for c in self.configs
+        ]
+        plan = {"started": time.time(), "jobs": jobs, "runs": runs}
+        folder = self.out / self.experiment.name
+        if all(self.folder(config).finished for config in self.configs):
+            return
+        with suppress(OSError):  # where this cannot be written no run can, and says so
+            folder.mkdir(parents=True, exist_ok=True)
+            replace_file(folder / "plan.json", json.dumps(plan, indent=1).encode())
+
     def start(self, watch: Watcher = lambda number, record: None, jobs: int = 1) -> dict[Path, str]:
         """Make every run that is not finished; what failed, and why."""
+        self._announce(jobs)
         return _in_turn(self, watch) if jobs == 1 else _in_processes(self, watch, jobs)
 
 

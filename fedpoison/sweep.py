@@ -1,9 +1,12 @@
-"""From one TOML to the runs it stands for: `[sweep]` spans a product, `seeds` repeats it, overrides change it."""
+"""From one TOML to the runs it stands for: `[sweep]` spans a product, `seeds` repeats it, overrides change it.
+
+`[[sweep]]`, an array of tables, is one product after the other; one with `subset = "name"` can be run alone.
+"""
 
 import copy
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,13 +22,19 @@ class Experiment:
     folder: Path
     runs: tuple[Config, ...]
     clean: tuple[Config, ...]
+    swept: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
-def load(source: str | Path | Mapping[str, Any] | Config, overrides: Mapping[str, Any] | None = None) -> Experiment:
+def load(
+    source: str | Path | Mapping[str, Any] | Config,
+    overrides: Mapping[str, Any] | None = None,
+    only: Sequence[str] = (),
+) -> Experiment:
     """Read and check an experiment; ConfigError names all that is wrong in any of its cells.
 
     `source`: a TOML file, its tables, or one run's Config. `overrides`: dotted keys and their values; they are set
-    in every cell, after the sweep.
+    in every cell, after the sweep. `only`: subsets by name, or key=value; a cell is left out unless it is in one of the
+    subsets and has, for each key, one of the values.
     """
     if isinstance(source, Config):
         source = source.table()
@@ -37,11 +46,13 @@ def load(source: str | Path | Mapping[str, Any] | Config, overrides: Mapping[str
     late: dict[str, Any] = {}
     for key, value in (overrides or {}).items():
         (early if key.split(".")[0] in ("seed", "seeds", "paired_clean", "sweep") else late)[key] = value
+    table.pop("tune", None)
     put_all(table, early)
+    choice = Choice.parse(only, table)
     seeds, paired, problems = _repetitions(table)
     runs: list[Config] = []
     try:
-        spanned = cells(table)
+        spanned = [cell for subset, cell in cells(table) if choice.takes(subset)]
         for cell in spanned:
             put_all(cell, late)
     except ConfigError as error:
@@ -54,16 +65,61 @@ def load(source: str | Path | Mapping[str, Any] | Config, overrides: Mapping[str
                 problems += error.problems
     if problems:
         raise ConfigError(problems)
-    unique = {run.hash: run for run in runs}
+    unique = {run.hash: run for run in runs if choice.has(run)}
+    runs = list(unique.values())
+    if not runs:
+        raise ConfigError([f"no cell has {' and '.join(only)}"])
     clean = {c.hash: c for c in (run.clean() for run in runs if run.malicious)} if paired else {}
-    return Experiment(
-        runs[0].name, folder, tuple(unique.values()), tuple(c for h, c in clean.items() if h not in unique)
-    )
+    alone = tuple(c for h, c in clean.items() if h not in unique)
+    return Experiment(runs[0].name, folder, tuple(runs), alone, _swept(table))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What --only says: names of subsets, and values by dotted key, or by `rule` and `attack` as tables call them."""
+
+    subsets: tuple[str, ...]
+    values: Mapping[str, list[Any]]
+
+    @classmethod
+    def parse(cls, only: Sequence[str], table: Mapping[str, Any]) -> "Choice":
+        """Read the words; ConfigError for a subset that there is not."""
+        names = [word for word in only if "=" not in word]
+        known = [name for name, _ in _products(table) if name]
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            has = (
+                f"the subsets are {', '.join(known)}" if known else "it has none; cells can be chosen by key=value too"
+            )
+            raise ConfigError([f"the sweep has no subset {name!r}; {has}" for name in unknown])
+        values: dict[str, list[Any]] = {}
+        for key, value in map(parse_assignment, (word for word in only if "=" in word)):
+            values.setdefault(key, []).append(value)
+        return cls(tuple(names), values)
+
+    def takes(self, subset: str | None) -> bool:
+        """Whether cells of this subset are made."""
+        return not self.subsets or subset in self.subsets
+
+    def has(self, run: Config) -> bool:
+        """Whether a run has the values."""
+        if not self.values:
+            return True
+        known = {**flatten(run.table()), "rule": run.defence.rule, "attack": run.attack}
+        return all(known.get(key, known.get(f"{key}.name")) in values for key, values in self.values.items())
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A table's values by dotted key; a list of tables stays one value."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
 
 
 def _repetitions(table: dict[str, Any]) -> tuple[list[Any], bool, list[str]]:
     """Take the seeds and `paired_clean` out of the tables; and what is wrong with them."""
-    swept = table["sweep"].get("seed") if isinstance(table.get("sweep"), Mapping) else None
+    swept = next((product["seed"] for _, product in _products(table) if "seed" in product), None)
     seeds, paired = table.pop("seeds", None), table.pop("paired_clean", False)
     ways = {"seed": table.get("seed"), "seeds": seeds, "sweep.seed": swept}
     given = [f"{name} = {value}" for name, value in ways.items() if value is not None]
@@ -77,22 +133,38 @@ def _repetitions(table: dict[str, Any]) -> tuple[list[Any], bool, list[str]]:
     return [alone] if seeds is None else seeds, bool(paired), problems
 
 
-def cells(table: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The tables that `[sweep]` spans: the product over its keys, each a list of values or of whole tables."""
-    sweep = table.get("sweep", {})
+def cells(table: Mapping[str, Any]) -> list[tuple[str | None, dict[str, Any]]]:
+    """The tables that `[sweep]` spans, with their subset: products over its keys, each a list of values or tables."""
     base = {k: v for k, v in table.items() if k != "sweep"}
-    if not isinstance(sweep, Mapping):
-        raise ConfigError([f"sweep: a table of lists is needed, not {sweep!r}"])
-    bad = [(key, values) for key, values in sweep.items() if not isinstance(values, list) or not values]
-    if bad:
-        hint = "a list with at least one value is needed (a dotted key stands in quotes), not"
-        raise ConfigError([f"sweep.{key}: {hint} {v!r}" for key, v in bad])
     spanned = []
-    for values in product(*sweep.values()):
-        cell = copy.deepcopy(base)
-        put_all(cell, dict(zip(sweep, values, strict=True)))
-        spanned.append(cell)
+    for subset, sweep in _products(table):
+        bad = [(key, values) for key, values in sweep.items() if not isinstance(values, list) or not values]
+        if bad:
+            hint = "a list with at least one value is needed (a dotted key stands in quotes), not"
+            raise ConfigError([f"sweep.{key}: {hint} {v!r}" for key, v in bad])
+        for values in product(*sweep.values()):
+            cell = copy.deepcopy(base)
+            put_all(cell, dict(zip(sweep, values, strict=True)))
+            spanned.append((subset, cell))
     return spanned
+
+
+def _products(table: Mapping[str, Any]) -> list[tuple[str | None, Mapping[str, Any]]]:
+    """The sweep's products, each with the name of its subset; ConfigError if they are no tables."""
+    sweep = table.get("sweep", {})
+    given = sweep if isinstance(sweep, list) else [sweep]
+    if not given or not all(isinstance(part, Mapping) for part in given):
+        raise ConfigError([f"sweep: a table of lists, or an array of such tables, is needed, not {sweep!r}"])
+    return [(part.get("subset"), {k: v for k, v in part.items() if k != "subset"}) for part in given]
+
+
+def _swept(table: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """All values of each swept key, in the order in which they come."""
+    found: dict[str, list[Any]] = {}
+    for _, sweep in _products(table):
+        for key, values in sweep.items():
+            found.setdefault(key, []).extend(v for v in values if v not in found[key])
+    return found
 
 
 def put_all(table: dict[str, Any], values: Mapping[str, Any]) -> None:
@@ -108,6 +180,8 @@ def put(table: dict[str, Any], key: str, value: Any) -> None:
     another, the options of the one before go.
     """
     *path, last = key.split(".")
+    if path and path[0] == "sweep":  # what is swept is a dotted key itself
+        path, last = ["sweep"], key.partition(".")[2].replace('"', "")
     for part in path:
         inner = table.setdefault(part, {})
         if isinstance(inner, str):

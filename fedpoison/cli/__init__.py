@@ -6,6 +6,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from fedpoison import __version__
+from fedpoison.watching import WatchError
 
 app = App(
     name="fedpoison",
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors.print("interrupted; the same command goes on from here")
         return 130
+    except WatchError as error:
+        errors.print(f"fedpoison: {error}", markup=False)
+        return 2
     except Exception as error:
         from fedpoison.config import ConfigError
         from fedpoison.data.fetch import FetchError
@@ -55,9 +59,12 @@ def output() -> Console:
 
 
 # Below the app, because these files enter their commands in it.
+from fedpoison.cli import completion as completion  # noqa: E402
 from fedpoison.cli import data as data  # noqa: E402
 from fedpoison.cli import list as list  # noqa: E402
 from fedpoison.cli import plot as plot  # noqa: E402
 from fedpoison.cli import preview as preview  # noqa: E402
 from fedpoison.cli import run as run  # noqa: E402
 from fedpoison.cli import show as show  # noqa: E402
+from fedpoison.cli import table as table  # noqa: E402
+from fedpoison.cli import watch as watch  # noqa: E402

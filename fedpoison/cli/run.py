@@ -1,10 +1,13 @@
 """`fedpoison run`."""
 
+import json
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
 
 from fedpoison.cli import app, output
 
@@ -14,8 +17,11 @@ def run(
     experiment: Path,
     *,
     set: Annotated[list[str] | None, Parameter(name=["--set", "-s"], negative=())] = None,
+    only: Annotated[list[str] | None, Parameter(negative=())] = None,
     out: Path = Path("results"),
     jobs: int = 1,
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Run an experiment; finished runs are skipped, cut ones taken up.
 
@@ -27,18 +33,27 @@ def run(
 
     fedpoison run experiments/quickstart.toml --jobs 2 --out /tmp/results
 
+    fedpoison run experiments/quickstart.toml --only defence.aggregator.name=krum --dry-run
+
     Parameters
     ----------
     experiment
         The TOML file.
     set
         key=value: set a dotted key in every cell of the sweep; may be repeated. The value is TOML, or else a string.
+    only
+        A subset's name, or key=value (or rule=…, attack=…): make only those cells; may be repeated.
     out
         The folder for results; each run gets one of its own in it.
     jobs
         How many runs at once, each in a process of its own.
+    dry_run
+        Print the plan, with time and disk by a short probe, and stop: nothing is written.
+    as_json
+        The plan (with --dry-run) or the outcome as JSON on standard output; everything else goes to standard error.
     """
     from fedpoison.config import ConfigError
+    from fedpoison.planning import plan
     from fedpoison.report.frame import Runs
     from fedpoison.report.progress import Progress
     from fedpoison.report.table import tables
@@ -47,21 +62,27 @@ def run(
 
     if jobs < 1:
         raise ConfigError([f"--jobs must be at least 1, it is {jobs}"])
-    console = output()
-    job = Job(load(experiment, dict(map(parse_assignment, set or []))), out)
+    console = Console(file=sys.stderr, highlight=False) if as_json else output()
+    job = Job(load(experiment, dict(map(parse_assignment, set or [])), only or ()), out)
     job.check()
-    runs, clean = job.experiment.runs, job.experiment.clean
-    paired = f" and {len(clean)} paired clean runs" if clean else ""
-    console.print(
-        f"{job.experiment.name}: {len(runs)} runs{paired}, {sum(c.rounds for c in job.configs)} rounds", markup=False
-    )
+    planned = plan(job)
+    for line in planned.lines():
+        console.print(line, markup=False, soft_wrap=True)
     for warning in job.warnings():
-        console.print(f"note: {warning}", markup=False)
+        console.print(f"note: {warning}", markup=False, soft_wrap=True)
+    if dry_run:
+        if as_json:
+            print(json.dumps(planned.as_dict(), indent=1))
+        return
     started = time.perf_counter()
     with Progress(console, job.configs) as progress:
         failures = job.start(progress.watch, jobs)
-    done = [p for p in (job.folder(config).path for config in job.configs) if p not in failures]
-    if done:
+    paths = [job.folder(config).path for config in job.configs]
+    done = [path for path in paths if path not in failures]
+    if as_json:
+        failed = {str(path): why for path, why in failures.items()}
+        print(json.dumps({"runs": [str(path) for path in done], "failed": failed}, indent=1))
+    elif done:
         for table in tables(Runs.read(done)):
             console.print(table)
     folder = out / job.experiment.name

@@ -11,6 +11,7 @@ import polars as pl
 from fedpoison.config import ConfigError
 from fedpoison.records import RunFolder
 from fedpoison.round import PHASES, Record
+from fedpoison.sweep import flatten
 
 SCORES = (
     *("accuracy", "loss", "asr", "asr_untriggered", "target_success", "distance_to_honest_mean", "kappa"),
@@ -57,7 +58,7 @@ class Runs:
         clean run's accuracy less this one's, where that run is among the folders' neighbours.
         """
         described = [folder.described() for folder in self.folders]
-        flat = [_flatten(config) for config, _ in described]
+        flat = [flatten(config) for config, _ in described]
         differing = _differing(flat)
         clean_records: dict[Path, dict[int, Record]] = {}
         rows: list[dict[str, Any]] = []
@@ -80,6 +81,12 @@ class Runs:
                 schema={**dict.fromkeys(_NAMES, pl.String), "seed": pl.Int64, "round": pl.Int64, **floats}
             )
         return pl.DataFrame(rows, schema_overrides=floats, infer_schema_length=None)
+
+    def shared(self) -> dict[str, Any]:
+        """The settings in which all these runs agree, by dotted key."""
+        tables = [flatten(folder.described()[0]) for folder in self.folders]
+        differing = {*_differing(tables), "seed"}
+        return {key: value for key, value in tables[0].items() if key not in differing}
 
     def clean(self) -> set[str]:
         """The hashes of the clean runs that these runs are compared with."""
@@ -112,16 +119,6 @@ def _row(record: Record, clean: Record | None) -> dict[str, Any]:
 def _success(record: Record) -> float | None:
     success: float | None = record["target_success"] if record["asr"] is None else record["asr"]
     return success
-
-
-def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _differing(tables: Sequence[Mapping[str, Any]]) -> list[str]:

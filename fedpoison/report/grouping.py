@@ -13,12 +13,7 @@ def grouped(runs: Runs) -> pl.DataFrame:
     ConfigError if no round was played. Runs that others are compared with are left out, unless there is
     nothing else. The plain mean comes first, then the alphabet.
     """
-    frame = runs.frame()
-    if not len(frame):
-        raise ConfigError(["none of these runs has come to the end of a round"])
-    references = runs.clean()
-    if set(frame["run"]) - references:
-        frame = frame.filter(~pl.col("run").is_in(list(references)))
+    frame = without_references(runs)
     keys = [c for c in frame.columns if "." in c or c == "rounds"]
     settings = [k for k in keys if not k.startswith("defence.") and _varies(frame, k, within=["attack"])]
     frame = frame.with_columns(panel=_label("attack", settings))
@@ -26,6 +21,17 @@ def grouped(runs: Runs) -> pl.DataFrame:
     return frame.with_columns(line=_label("rule", rules)).sort(
         "panel", pl.col("rule") != "mean", "line", "seed", "round"
     )
+
+
+def without_references(runs: Runs) -> pl.DataFrame:
+    """The runs' frame less the clean runs that others are compared with, unless there is nothing else."""
+    frame = runs.frame()
+    if not len(frame):
+        raise ConfigError(["none of these runs has come to the end of a round"])
+    references = runs.clean()
+    if set(frame["run"]) - references:
+        frame = frame.filter(~pl.col("run").is_in(list(references)))
+    return frame
 
 
 def _varies(frame: pl.DataFrame, key: str, within: list[str]) -> bool:

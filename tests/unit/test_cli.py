@@ -89,14 +89,16 @@ def test_run_says_what_it_makes_what_came_out_and_where_it_is(call: Call, tmp_pa
     code, out, err = call("run", toml(tmp_path, **ATTACKED), "--out", tmp_path / "out")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0] == "small: 4 runs and 4 paired clean runs, 16 rounds"
-    for number in range(1, 9):
-        assert re.match(rf"{number}/8  (mean|krum) · (label_flip|none) · seed [01]: accuracy 0\.\d+, ", lines[number])
+    assert lines[0] == "small: 4 runs and 4 paired clean runs; 16 of 16 rounds to play"
+    made = [line for line in lines if re.match(r"\d/8  ", line)]
+    for number, line in enumerate(made, start=1):
+        assert re.match(rf"{number}/8  (mean|krum) · (label_flip|none) · seed [01]: accuracy 0\.\d+, ", line)
+    assert len(made) == 8
     assert "label_flip: round 2, mean ± sd of 2 seeds" in out
     assert re.search(r"│ krum +│ +0\.\d{3}±0\.\d{3} │", out)
     assert re.fullmatch(rf"8 runs in \d+\.\d s, kept in {tmp_path}/out/small", lines[-2])
     assert lines[-1] == f"next: fedpoison plot {tmp_path}/out/small"
-    assert len(list((tmp_path / "out" / "small").iterdir())) == 8
+    assert len([path for path in (tmp_path / "out" / "small").iterdir() if path.is_dir()]) == 8
 
 
 def test_run_again_prints_the_same_tables(call: Call, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +125,7 @@ def test_run_takes_assignments(call: Call, tmp_path: Path) -> None:
         tmp_path / "out",
     )
     assert code == 0
-    assert "small: 2 runs, 2 rounds" in out
+    assert "small: 2 runs; 2 of 2 rounds to play" in out
     assert "2/2  median · ipm · seed 2" in out
 
 
@@ -205,7 +207,7 @@ def test_show_one_run(call: Call, results: Path) -> None:
 def test_show_a_run_that_was_cut_and_its_events(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = toml(tmp_path, rounds=4, threat={"malicious": 2, "update": "nan"})
     call("run", path, "--out", tmp_path / "out")
-    (folder,) = (tmp_path / "out" / "small").iterdir()
+    (folder,) = (path for path in (tmp_path / "out" / "small").iterdir() if path.is_dir())
     (folder / "model.safetensors").unlink()
     rounds = (folder / "rounds.jsonl").read_text().splitlines(keepends=True)
     (folder / "rounds.jsonl").write_text("".join(rounds[:3]))

@@ -593,7 +593,7 @@ def test_an_interrupt_stops_everything_and_can_be_taken_up(tmp_path: Path, monke
         patch.setattr(simulation, "play", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fedpoison.run(table(seeds=[0, 1]), out=tmp_path / "cut")
-    assert len(list((tmp_path / "cut" / "t").iterdir())) == 1
+    assert len([path for path in (tmp_path / "cut" / "t").iterdir() if path.is_dir()]) == 1
     assert not list((tmp_path / "cut").rglob("error.txt"))
     cut = fedpoison.run(table(seeds=[0, 1]), out=tmp_path / "cut")
     assert_frame_equal(measured(cut), measured(fedpoison.run(table(seeds=[0, 1]), out=tmp_path / "whole")))

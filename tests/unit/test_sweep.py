@@ -73,7 +73,7 @@ def test_sweep_over_an_option_of_a_component_that_is_given_by_its_name() -> None
 def test_cells_share_nothing() -> None:
     given = table(clients={"local": {"lr": 0.1}}, sweep={"threat": [{"update": "ipm"}], "threat.malicious": [1, 2]})
     before = copy.deepcopy(given)
-    first, second = cells(given)
+    (_, first), (_, second) = cells(given)
     assert (first["threat"]["malicious"], second["threat"]["malicious"]) == (1, 2)
     first["clients"]["local"]["lr"] = 9.0
     assert second["clients"]["local"]["lr"] == 0.1
@@ -91,7 +91,7 @@ def test_an_axis_is_a_list_with_a_value(axis: Any) -> None:
 
 
 def test_sweep_is_a_table() -> None:
-    assert problems(table(sweep=[1])) == ["sweep: a table of lists is needed, not [1]"]
+    assert problems(table(sweep=[1])) == ["sweep: a table of lists, or an array of such tables, is needed, not [1]"]
 
 
 def test_all_bad_axes_are_named() -> None:

@@ -1,0 +1,77 @@
+"""`fedpoison table`."""
+
+import io
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from fedpoison.cli import app, output
+
+
+@app.command
+def table(
+    runs: list[Path],
+    /,
+    *,
+    rows: Annotated[list[str] | None, Parameter(negative=())] = None,
+    cols: Annotated[list[str] | None, Parameter(negative=())] = None,
+    metric: Annotated[list[str] | None, Parameter(negative=())] = None,
+    at: str = "last",
+    seeds: Annotated[bool, Parameter(negative=())] = False,
+    format: Literal["text", "markdown", "latex", "csv", "json"] = "text",
+    out: Path | None = None,
+) -> None:
+    """Arrange runs in a table: means with 95 % t-intervals over seeds.
+
+    Examples:
+
+    fedpoison table results/quickstart
+
+    fedpoison table results/quickstart --rows rule --cols attack --metric accuracy --format markdown
+
+    fedpoison table results/quickstart --rows defence.aggregator.name --cols threat.data.name --seeds
+
+    Parameters
+    ----------
+    runs
+        Folders of runs, or above them.
+    rows
+        rule, attack, or a dotted key in which the runs differ; may be repeated. The rule unless given.
+    cols
+        The same for columns. The attack unless rows or cols are given.
+    metric
+        What is shown; accuracy and attack success unless given.
+    at
+        Which round of a run: last, best (by validation accuracy) or a number.
+    seeds
+        Show every seed's value too.
+    format
+        text, markdown, latex (booktabs), csv or json.
+    out
+        A file to write it to.
+    """
+    from rich.console import Console
+
+    from fedpoison.config import ConfigError
+    from fedpoison.records import replace_file
+    from fedpoison.report.frame import Runs
+    from fedpoison.report.pivot import pivot
+
+    if not rows and not cols:
+        rows, cols = ["rule"], ["attack"]
+    made = pivot(Runs.read(runs), rows or [], cols or [], metric or (), at).render(format, seeds)
+    if out is None:
+        console = output()
+        console.print(made) if not isinstance(made, str) else print(made)
+        return
+    if not isinstance(made, str):
+        console = Console(width=200, file=io.StringIO(), record=True)
+        console.print(made)
+        made = console.export_text()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(out, made.rstrip().encode() + b"\n")
+    except OSError as error:
+        raise ConfigError([f"{out} cannot be written: {error.strerror}"]) from error
+    print(out)

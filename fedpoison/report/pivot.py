@@ -1,0 +1,202 @@
+"""Results as a table of any rows by any columns: means with t-intervals over seeds, or every seed."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+from rich.markup import escape
+from rich.table import Table
+from scipy.stats import t as student
+
+from fedpoison.config import ConfigError
+from fedpoison.report.frame import METRICS, Runs
+from fedpoison.report.grouping import without_references
+
+Format = Literal["text", "markdown", "latex", "csv", "json"]
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the seeds of one cell gave for one metric."""
+
+    values: tuple[float, ...]
+
+    def text(self, seeds: bool) -> str:
+        """Mean ± half of the 95 % t-interval; each seed's value too if asked for."""
+        if not self.values:
+            return "–"
+        mean = f"{statistics.fmean(self.values):.3f}"
+        half = self.half_width
+        interval = mean if half is None else f"{mean}±{half:.3f}"
+        listed = " ".join(f"{value:.3f}" for value in self.values)
+        return f"{interval} ({listed})" if seeds and len(self.values) > 1 else interval
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the width of the mean's 95 % confidence interval, by Student's t; None for a single seed."""
+        n = len(self.values)
+        if n < 2:
+            return None
+        quantile = float(student.ppf((1 + _CONFIDENCE) / 2, n - 1))
+        return quantile * statistics.stdev(self.values) / math.sqrt(n)
+
+
+@dataclass(frozen=True)
+class Pivot:
+    """Rows and columns by the values of their keys; `cells[row][column]` is a Cell, a column being one of a metric."""
+
+    row_keys: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    columns: list[tuple[str, ...]]
+    cells: list[list[Cell]]
+    note: str
+
+    def render(self, form: Format, seeds: bool = False) -> Table | str:
+        """The table for a terminal, a document or a machine."""
+        heads = [*self.row_keys, *(", ".join(column) for column in self.columns)]
+        body = [[*row, *(cell.text(seeds) for cell in cells)] for row, cells in zip(self.rows, self.cells, strict=True)]
+        if form == "text":
+            made = Table(title=self.note, title_justify="left")
+            for i, head in enumerate(heads):
+                made.add_column(escape(head), justify="left" if i < len(self.row_keys) else "right")
+            for line in body:
+                made.add_row(*map(escape, line))
+            return made
+        if form == "markdown":
+            return _markdown(heads, body, len(self.row_keys)) + f"\n\n{self.note}"
+        if form == "latex":
+            return _latex(heads, body, len(self.row_keys), self.note)
+        return self._plain().write_csv() if form == "csv" else self._plain().write_json()
+
+    def _plain(self) -> pl.DataFrame:
+        """A row a cell and metric: mean, the interval's half width, seeds, and every value."""
+        lines: list[dict[str, Any]] = []
+        for row, cells in zip(self.rows, self.cells, strict=True):
+            for column, cell in zip(self.columns, cells, strict=True):
+                lines.append(
+                    {
+                        **dict(zip(self.row_keys, row, strict=True)),
+                        "column": ", ".join(column),
+                        "mean": statistics.fmean(cell.values) if cell.values else None,
+                        "half_width": cell.half_width,
+                        "seeds": len(cell.values),
+                        "values": " ".join(repr(value) for value in cell.values),
+                    }
+                )
+        return pl.DataFrame(lines, infer_schema_length=None)
+
+
+def pivot(
+    runs: Runs, rows: Sequence[str], columns: Sequence[str], metrics: Sequence[str] = (), at: str = "last"
+) -> Pivot:
+    """Arrange runs by keys of theirs: `rule`, `attack`, or any dotted key of the configuration.
+
+    `at`: "last", "best" (the round with the highest validation accuracy, the first of them) or a round's number.
+    ConfigError for an unknown key or metric, for what was not measured, and for runs that fall into one cell though
+    they differ in more than the seed.
+    """
+    frame = without_references(runs)
+    keys = [*rows, *columns]
+    known = [c for c in frame.columns if "." in c or c in ("rule", "attack", "seed", "name", "rounds")]
+    same = {key: str(value) for key, value in runs.shared().items()}
+    problems = [
+        f"there is no key {k!r} in which these runs differ; there are {', '.join(known)}"
+        for k in keys
+        if k not in known and k not in same
+    ]
+    problems += [f"there is no metric {m!r}; there are {', '.join(METRICS)}" for m in metrics if m not in METRICS]
+    if problems:
+        raise ConfigError(problems)
+    frame = frame.with_columns(pl.lit(same[key]).alias(key) for key in keys if key not in known)
+    last = _at(frame, at)
+    chosen = list(metrics) or [m for m in ("accuracy", "attack_success") if last[m].is_not_null().any()]
+    empty = [m for m in chosen if not last[m].is_not_null().any()]
+    if empty:
+        raise ConfigError([f"these runs have no {m}" for m in empty])
+    _check_alike(last, keys, [c for c in known if c not in ("seed", "rule", "attack", "name")])
+    last = last.with_columns(pl.col(key).cast(pl.String).fill_null("–") for key in keys)
+    row_values = last.select(rows).unique(maintain_order=True).rows()
+    column_values = last.select(columns).unique(maintain_order=True).rows() if columns else [()]
+    cells = []
+    for row in row_values:
+        here = last.filter(pl.all_horizontal(pl.lit(True), *(pl.col(k) == v for k, v in zip(rows, row, strict=True))))
+        line = []
+        for column in column_values:
+            of = [pl.col(k) == v for k, v in zip(columns, column, strict=True)]
+            part = here.filter(pl.all_horizontal(pl.lit(True), *of)).sort("seed")
+            line += [Cell(tuple(part[metric].drop_nulls().to_list())) for metric in chosen]
+        cells.append(line)
+    heads = [(*column, metric.replace("_", " ")) for column in column_values for metric in chosen]
+    if len(chosen) == 1 and columns:
+        heads = list(column_values)
+    count = last["seed"].n_unique()
+    when = {"last": "the last round", "best": "the round of the best validation accuracy"}.get(at, f"round {at}")
+    what = f"{chosen[0].replace('_', ' ')} in " if len(chosen) == 1 else "in "
+    spread = f", mean ± half of the 95 % t-interval over {count} seeds" if count > 1 else ""
+    return Pivot(tuple(rows), row_values, heads, cells, f"{what}{when}{spread}")
+
+
+def _at(frame: pl.DataFrame, at: str) -> pl.DataFrame:
+    """The one round of each run that is told of."""
+    if at == "last":
+        return frame.filter(pl.col("round") == pl.col("round").max().over("run"))
+    if at == "best":
+        measured = frame.drop_nulls("validation_accuracy")
+        if measured["run"].n_unique() < frame["run"].n_unique():
+            raise ConfigError(["the best round is that of the best validation accuracy: set data.validation"])
+        best = measured.filter(pl.col("validation_accuracy") == pl.col("validation_accuracy").max().over("run"))
+        return best.filter(pl.col("round") == pl.col("round").min().over("run"))
+    if not at.isdigit():
+        raise ConfigError([f"--at takes last, best or a round's number, not {at!r}"])
+    found = frame.filter(pl.col("round") == int(at))
+    if not len(found):
+        raise ConfigError([f"no run has a round {at}"])
+    return found
+
+
+def _check_alike(last: pl.DataFrame, keys: list[str], settings: list[str]) -> None:
+    """Refuse to average over anything but seeds."""
+    hidden = [k for k in settings if k not in keys]
+    mixed = [
+        k for k in hidden if (last.group_by([*keys, "seed"]).agg(pl.col(k).fill_null("–").n_unique())[k] > 1).any()
+    ]
+    if mixed:
+        hint = "make them rows or columns, or give fewer runs"
+        raise ConfigError([f"runs that differ in {', '.join(mixed)} would share a cell: {hint}"])
+    twice = last.group_by([*keys, "seed"]).len()
+    if (twice["len"] > 1).any():
+        raise ConfigError(["several runs of one seed would share a cell: give more keys to --rows or --cols"])
+
+
+def _markdown(heads: list[str], body: list[list[str]], names: int) -> str:
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (heads, *body)]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(heads))]
+    rule = ["-" * width if i < names else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    padded = [
+        [
+            cell.ljust(width) if i < names else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        for line in lines
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (padded[0], rule, *padded[1:]))
+
+
+_TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
+_TEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "…": r"\ldots{}"}
+
+
+def _latex(heads: list[str], body: list[list[str]], names: int, note: str) -> str:
+    """A booktabs table; needs nothing but that package."""
+
+    def row(cells: list[str]) -> str:
+        return " & ".join("".join(_TEX.get(letter, letter) for letter in cell) for cell in cells) + r" \\"
+
+    caption = "".join(_TEX.get(letter, letter) for letter in note)
+    lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{{'l' * names}{'r' * (len(heads) - names)}}}"]
+    lines += [r"\toprule", row(heads), r"\midrule", *map(row, body), r"\bottomrule", r"\end{tabular}", f"% {caption}"]
+    return "\n".join(lines)

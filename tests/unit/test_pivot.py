@@ -1,0 +1,149 @@
+"""Tables of any rows by any columns: right figures, nothing averaged that differs, readable formats."""
+
+import csv
+import io
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedpoison import cli
+from fedpoison.config import ConfigError
+from fedpoison.report.frame import Runs
+from fedpoison.report.pivot import Cell, pivot
+from fedpoison.running import Job
+from fedpoison.sweep import load
+
+TABLE: dict[str, Any] = {
+    "name": "p",
+    "seeds": [0, 1, 2],
+    "rounds": 3,
+    "data": {"name": "digits", "validation": 0.1},
+    "model": "logistic",
+    "clients": {"count": 6, "local": {"steps": 1}},
+    "threat": {"malicious": 1, "data": {"name": "label_flip"}},
+    "sweep": {"defence.aggregator.name": ["mean", "median"], "clients.local.lr": [0.1, 0.2]},
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pivot")
+    Job(load(TABLE), folder).start()
+    return folder / "p"
+
+
+def values(results: Path, rule: str, lr: float, metric: str = "accuracy", round: int = 3) -> list[float]:
+    found = {}
+    for folder in Runs.read([results]).folders:
+        config, labels = folder.described()
+        if labels["rule"] == rule and config["clients"]["local"]["lr"] == lr:
+            found[config["seed"]] = folder.records()[round - 1][metric]
+    return [found[seed] for seed in sorted(found)]
+
+
+def test_a_cell_is_the_mean_over_seeds_with_students_interval(results: Path) -> None:
+    made = pivot(Runs.read([results]), ["rule"], ["clients.local.lr"], ["accuracy"])
+    assert made.rows == [("mean",), ("median",)] or made.rows == [("median",), ("mean",)]
+    for row, cells in zip(made.rows, made.cells, strict=True):
+        for column, cell in zip(made.columns, cells, strict=True):
+            expected = values(results, row[0], float(column[0]))
+            assert cell.values == tuple(expected)
+            half = 4.302652729911275 * statistics.stdev(expected) / math.sqrt(3)  # t(.975, 2)
+            assert cell.half_width == pytest.approx(half)
+            assert cell.text(False) == f"{statistics.fmean(expected):.3f}±{half:.3f}"
+            assert all(f"{value:.3f}" in cell.text(True) for value in expected)
+
+
+def test_one_seed_has_no_interval_and_none_a_dash() -> None:
+    assert Cell((0.5,)).text(True) == "0.500"
+    assert Cell(()).text(False) == "–"
+
+
+def test_a_round_can_be_chosen(results: Path) -> None:
+    runs = Runs.read([results])
+    made = pivot(runs, ["rule", "clients.local.lr"], [], ["accuracy"], at="1")
+    for row, (cell,) in zip(made.rows, made.cells, strict=True):
+        assert cell.values == tuple(values(results, row[0], float(row[1]), round=1))
+    with pytest.raises(ConfigError, match="no run has a round 9"):
+        pivot(runs, ["rule"], ["clients.local.lr"], at="9")
+    with pytest.raises(ConfigError, match="--at takes last, best or a round's number, not 'first'"):
+        pivot(runs, ["rule"], ["clients.local.lr"], at="first")
+
+
+def test_the_best_round_is_that_of_the_best_validation(results: Path) -> None:
+    made = pivot(Runs.read([results]), ["rule", "clients.local.lr"], [], ["accuracy"], at="best")
+    for row, (cell,) in zip(made.rows, made.cells, strict=True):
+        by_round = [
+            (
+                values(results, row[0], float(row[1]), "validation_accuracy", r),
+                values(results, row[0], float(row[1]), round=r),
+            )
+            for r in (1, 2, 3)
+        ]
+        expected = [max(((v[i], -r, t[i]) for r, (v, t) in enumerate(by_round)))[2] for i in range(3)]
+        assert cell.values == tuple(expected)
+
+
+def test_best_needs_validation(tmp_path: Path) -> None:
+    Job(load({**TABLE, "data": "digits", "seeds": [0], "sweep": {}}), tmp_path).start()
+    with pytest.raises(ConfigError, match=r"set data\.validation"):
+        pivot(Runs.read([tmp_path]), ["rule"], [], at="best")
+
+
+def test_nothing_but_seeds_is_averaged(results: Path) -> None:
+    runs = Runs.read([results])
+    with pytest.raises(ConfigError, match=r"runs that differ in clients\.local\.lr would share a cell"):
+        pivot(runs, ["rule"], ["attack"])
+    with pytest.raises(ConfigError, match=r"there is no key 'clients\.lr' in which these runs differ; there are"):
+        pivot(runs, ["clients.lr"], [])
+    with pytest.raises(ConfigError, match="there is no metric 'asr2'"):
+        pivot(runs, ["rule"], ["clients.local.lr"], ["asr2"])
+    with pytest.raises(ConfigError, match="these runs have no asr"):
+        pivot(runs, ["rule"], ["clients.local.lr"], ["asr"])
+
+
+def test_a_key_in_which_runs_agree_is_a_key_too(results: Path) -> None:
+    made = pivot(Runs.read([results]), ["rule", "clients.local.lr"], ["clients.count"], ["accuracy"])
+    assert made.columns == [("6",)]
+
+
+def test_formats(results: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def said(*more: str) -> str:
+        keys = ["--rows", "rule", "--cols", "clients.local.lr", "--metric", "accuracy"]
+        assert cli.main(["table", str(results), *keys, *more]) == 0
+        return capsys.readouterr().out
+
+    mean = f"{statistics.fmean(values(results, 'mean', 0.1)):.3f}±"
+    markdown = said("--format", "markdown").splitlines()
+    assert {line.index("|", 2) for line in markdown[:4]} == {markdown[0].index("|", 2)}
+    assert markdown[1].endswith("-: |")
+    assert any(line.startswith("| mean ") and mean in line for line in markdown)
+    latex = said("--format", "latex")
+    assert r"\begin{tabular}{lrr}" in latex
+    assert r"\midrule" in latex
+    assert mean.replace("±", r"$\pm$") in latex
+    rows = list(csv.DictReader(io.StringIO(said("--format", "csv"))))
+    assert len(rows) == 4
+    assert float(rows[0]["mean"]) == pytest.approx(statistics.fmean(map(float, rows[0]["values"].split())))
+    assert {row["seeds"] for row in json.loads(said("--format", "json"))} == {3}
+    assert mean in said()
+    said("--format", "latex", "--out", str(tmp_path / "deep" / "t.tex"))
+    assert (tmp_path / "deep" / "t.tex").read_text() == latex
+    said("--out", str(tmp_path / "t.txt"))
+    assert mean in (tmp_path / "t.txt").read_text()
+
+
+def test_special_letters_do_not_break_latex_or_markdown() -> None:
+    from fedpoison.report.pivot import _latex, _markdown
+
+    assert r"a\_b \& 50\% & 1 \\" in _latex(["k", "v"], [["a_b & 50%", "1"]], 1, "note")
+    assert r"x \| y" in _markdown(["k", "v"], [["x | y", "1"]], 1)
+
+
+def test_the_usual_table_is_rules_by_attacks(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["table", str(results)]) == 2  # two learning rates would share a cell
+    assert "clients.local.lr" in capsys.readouterr().err
