@@ -26,6 +26,7 @@ PURPOSES = (
     "answers",
     "sybils",
     "dropout",
+    "tuning",
 )
 
 

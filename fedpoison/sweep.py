@@ -45,9 +45,9 @@ def load(
     early: dict[str, Any] = {}
     late: dict[str, Any] = {}
     for key, value in (overrides or {}).items():
-        (early if key.split(".")[0] in ("seed", "seeds", "paired_clean", "sweep") else late)[key] = value
-    table.pop("tune", None)
+        (early if key.split(".")[0] in ("seed", "seeds", "paired_clean", "sweep", "tune") else late)[key] = value
     put_all(table, early)
+    table.pop("tune", None)
     choice = Choice.parse(only, table)
     seeds, paired, problems = _repetitions(table)
     runs: list[Config] = []

@@ -67,4 +67,5 @@ from fedpoison.cli import preview as preview  # noqa: E402
 from fedpoison.cli import run as run  # noqa: E402
 from fedpoison.cli import show as show  # noqa: E402
 from fedpoison.cli import table as table  # noqa: E402
+from fedpoison.cli import tune as tune  # noqa: E402
 from fedpoison.cli import watch as watch  # noqa: E402

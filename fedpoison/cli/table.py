@@ -60,15 +60,18 @@ def table(
 
     if not rows and not cols:
         rows, cols = ["rule"], ["attack"]
-    made = pivot(Runs.read(runs), rows or [], cols or [], metric or (), at).render(format, seeds)
-    if out is None:
-        console = output()
-        console.print(made) if not isinstance(made, str) else print(made)
-        return
+    results = pivot(Runs.read(runs), rows or [], cols or [], metric or (), at)
+    made = results.render(format, seeds)
     if not isinstance(made, str):
-        console = Console(width=200, file=io.StringIO(), record=True)
+        console = output() if out is None else Console(width=200, file=io.StringIO(), record=True)
+        console.print(results.note, markup=False, soft_wrap=True)
         console.print(made)
+        if out is None:
+            return
         made = console.export_text()
+    if out is None:
+        print(made)
+        return
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(out, made.rstrip().encode() + b"\n")

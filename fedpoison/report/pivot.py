@@ -56,11 +56,11 @@ class Pivot:
     note: str
 
     def render(self, form: Format, seeds: bool = False) -> Table | str:
-        """The table for a terminal, a document or a machine."""
+        """The table for a terminal (without its note), a document or a machine."""
         heads = [*self.row_keys, *(", ".join(column) for column in self.columns)]
         body = [[*row, *(cell.text(seeds) for cell in cells)] for row, cells in zip(self.rows, self.cells, strict=True)]
         if form == "text":
-            made = Table(title=self.note, title_justify="left")
+            made = Table()
             for i, head in enumerate(heads):
                 made.add_column(escape(head), justify="left" if i < len(self.row_keys) else "right")
             for line in body:
@@ -91,13 +91,18 @@ class Pivot:
 
 
 def pivot(
-    runs: Runs, rows: Sequence[str], columns: Sequence[str], metrics: Sequence[str] = (), at: str = "last"
+    runs: Runs,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    metrics: Sequence[str] = (),
+    at: str = "last",
+    tuned: bool = False,
 ) -> Pivot:
     """Arrange runs by keys of theirs: `rule`, `attack`, or any dotted key of the configuration.
 
     `at`: "last", "best" (the round with the highest validation accuracy, the first of them) or a round's number.
     ConfigError for an unknown key or metric, for what was not measured, and for runs that fall into one cell though
-    they differ in more than the seed.
+    they differ in more than the seed. `tuned`: each rule has settings of its own, so these may differ.
     """
     frame = without_references(runs)
     keys = [*rows, *columns]
@@ -117,7 +122,7 @@ def pivot(
     empty = [m for m in chosen if not last[m].is_not_null().any()]
     if empty:
         raise ConfigError([f"these runs have no {m}" for m in empty])
-    _check_alike(last, keys, [c for c in known if c not in ("seed", "rule", "attack", "name")])
+    _check_alike(last, keys, [] if tuned else [c for c in known if c not in ("seed", "rule", "attack", "name")])
     last = last.with_columns(pl.col(key).cast(pl.String).fill_null("–") for key in keys)
     row_values = last.select(rows).unique(maintain_order=True).rows()
     column_values = last.select(columns).unique(maintain_order=True).rows() if columns else [()]

@@ -1,0 +1,96 @@
+"""`fedpoison tune`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from fedpoison.cli import app, output
+
+
+@app.command
+def tune(
+    experiment: Path,
+    /,
+    *,
+    set: Annotated[list[str] | None, Parameter(name=["--set", "-s"], negative=())] = None,
+    only: Annotated[list[str] | None, Parameter(negative=())] = None,
+    out: Path = Path("results"),
+    jobs: int = 1,
+) -> None:
+    """Tune every rule with the same budget, on validation data and other seeds; then run the experiment so.
+
+    The TOML's [tune] table has the budget, the seeds and the options. The last and the best checkpoint (by validation
+    accuracy) are both reported, and the chosen settings written to tuned.toml beside the runs.
+
+    Examples:
+
+    fedpoison tune experiments/tuning.toml
+
+    fedpoison tune experiments/tuning.toml --jobs 2 --set tune.budget=3
+
+    Parameters
+    ----------
+    experiment
+        The TOML file.
+    set
+        key=value, as for `fedpoison run`.
+    only
+        Cells, as for `fedpoison run`.
+    out
+        The folder for results.
+    jobs
+        How many runs at once.
+    """
+    from rich.table import Table
+
+    from fedpoison.config import ConfigError
+    from fedpoison.report.frame import Runs
+    from fedpoison.report.pivot import pivot
+    from fedpoison.report.progress import Progress
+    from fedpoison.running import Job, RunError
+    from fedpoison.sweep import parse_assignment
+    from fedpoison.tuning import load_tuning
+
+    if jobs < 1:
+        raise ConfigError([f"--jobs must be at least 1, it is {jobs}"])
+    console = output()
+    tuning = load_tuning(experiment, dict(map(parse_assignment, set or [])), only or ())
+    trials = Job(tuning.trials(), out)
+    trials.check()
+    counts = ", ".join(f"{rule} {len(settings)}" for rule, settings in tuning.settings.items())
+    console.print(
+        f"{tuning.experiment.name}: {len(trials.configs)} runs to tune with, on seeds {tuning.tune.seeds}; settings a "
+        f"rule: {counts} (budget {tuning.tune.budget})",
+        markup=False,
+        soft_wrap=True,
+    )
+    with Progress(console, trials.configs) as progress:
+        failures = trials.start(progress.watch, jobs)
+    if failures:
+        raise RunError(failures)
+    tried = tuning.choose(trials)
+    written = out / tuning.experiment.name / "tuned.toml"
+    tuning.write(tried, written)
+    final = Job(tuning.final(tried), out)
+    with Progress(console, final.configs) as progress:
+        failures = final.start(progress.watch, jobs)
+    if failures:
+        raise RunError(failures)
+    made = Table(title="chosen by validation accuracy", title_justify="left")
+    for head in ("rule", "setting", "tried", "validation"):
+        made.add_column(head)
+    for one in tried:
+        setting, score = one.best
+        made.add_row(one.rule, _listed(setting), str(len(one.scores)), "–" if score is None else f"{score:.3f}")
+    console.print(made)
+    runs = Runs.read([final.folder(config).path for config in final.configs])
+    for at in ("last", "best"):
+        results = pivot(runs, ["rule"], ["attack"], at=at, tuned=True)
+        console.print(results.note, markup=False, soft_wrap=True)
+        console.print(results.render("text"))
+    print(f"the settings are in {written}")
+
+
+def _listed(setting: Any) -> str:
+    return ", ".join(f"{key.removeprefix('defence.aggregator.')} = {value}" for key, value in setting.items())
