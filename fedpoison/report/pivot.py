@@ -104,8 +104,11 @@ def pivot(
     ConfigError for an unknown key or metric, for what was not measured, and for runs that fall into one cell though
     they differ in more than the seed. `tuned`: each rule has settings of its own, so these may differ.
     """
-    frame = without_references(runs)
     keys = [*rows, *columns]
+    compared = any(key == "attack" or key.startswith("threat.") for key in keys)
+    frame = runs.frame() if compared else without_references(runs)  # a clean run is a cell of its own, or in the way
+    if not len(frame):
+        raise ConfigError(["none of these runs has come to the end of a round"])
     known = [c for c in frame.columns if "." in c or c in ("rule", "attack", "seed", "name", "rounds")]
     same = {key: str(value) for key, value in runs.shared().items()}
     problems = [
