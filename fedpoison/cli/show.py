@@ -1,24 +1,34 @@
 """`fedpoison show`."""
 
+import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from fedpoison.cli import app, output
 
+if TYPE_CHECKING:
+    from fedpoison.records import RunFolder
+
 
 @app.command
-def show(run: Path) -> None:
+def show(run: Path, *, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
     """Show a run: how it was set up, how it ended, what happened; or a table of the runs below a folder.
 
     Examples: fedpoison show results/quickstart
 
     fedpoison show results/quickstart/3f2a91c07d11
 
+    fedpoison show results/quickstart --json
+
     Parameters
     ----------
     run
         A run's folder, or one above it.
+    as_json
+        Each run's configuration, state and last record, for machines.
     """
     import tomli_w
 
@@ -27,6 +37,9 @@ def show(run: Path) -> None:
 
     console = output()
     runs = Runs.read([run])
+    if as_json:
+        print(json.dumps([_plain(folder) for folder in runs.folders], indent=1))
+        return
     if len(runs.folders) > 1:
         for table in tables(runs):
             console.print(table)
@@ -49,3 +62,10 @@ def show(run: Path) -> None:
     error = folder.path / "error.txt"
     if error.is_file():
         console.print(error.read_text(), markup=False)
+
+
+def _plain(folder: "RunFolder") -> dict[str, Any]:
+    config, labels = folder.described()
+    records = folder.records()
+    last = records[-1] if records else None
+    return {"run": str(folder.path), "finished": folder.finished, "labels": labels, "config": config, "last": last}

@@ -127,8 +127,8 @@ def pivot(
         raise ConfigError([f"these runs have no {m}" for m in empty])
     _check_alike(last, keys, [] if tuned else [c for c in known if c not in ("seed", "rule", "attack", "name")])
     last = last.with_columns(pl.col(key).cast(pl.String).fill_null("–") for key in keys)
-    row_values = last.select(rows).unique(maintain_order=True).rows()
-    column_values = last.select(columns).unique(maintain_order=True).rows() if columns else [()]
+    row_values: list[tuple[str, ...]] = sorted(set(last.select(rows).rows()), key=_order) if rows else [()]
+    column_values: list[tuple[str, ...]] = sorted(set(last.select(columns).rows()), key=_order) if columns else [()]
     cells = []
     for row in row_values:
         here = last.filter(pl.all_horizontal(pl.lit(True), *(pl.col(k) == v for k, v in zip(rows, row, strict=True))))
@@ -146,6 +146,17 @@ def pivot(
     what = f"{chosen[0].replace('_', ' ')} in " if len(chosen) == 1 else "in "
     spread = f", mean ± half of the 95 % t-interval over {count} seeds" if count > 1 else ""
     return Pivot(tuple(rows), row_values, heads, cells, f"{what}{when}{spread}")
+
+
+def _order(values: tuple[str, ...]) -> list[tuple[int, float, str]]:
+    """Numbers by size, then words by the alphabet; what others are held against, and what is missing, comes first."""
+    ranks = []
+    for value in values:
+        try:
+            ranks.append((1, float(value), ""))
+        except ValueError:
+            ranks.append((0 if value in ("mean", "none", "–") else 2, 0.0, value))
+    return ranks
 
 
 def _at(frame: pl.DataFrame, at: str) -> pl.DataFrame:

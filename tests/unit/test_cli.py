@@ -204,6 +204,14 @@ def test_show_one_run(call: Call, results: Path) -> None:
     assert re.search(r"round 2: accuracy 0\.\d{4}, loss \d\.\d{4}, target_success 0\.\d{4}, kappa ", out)
 
 
+def test_show_for_machines(call: Call, results: Path) -> None:
+    code, out, _ = call("show", results / "small", "--json")
+    shown = json.loads(out)
+    assert code == 0
+    assert len(shown) == 8
+    assert all(run["finished"] and run["last"]["round"] == run["config"]["rounds"] for run in shown)
+
+
 def test_show_a_run_that_was_cut_and_its_events(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = toml(tmp_path, rounds=4, threat={"malicious": 2, "update": "nan"})
     call("run", path, "--out", tmp_path / "out")

@@ -8,7 +8,11 @@ import pytest
 import torch
 
 import fedpoison
+from fedpoison.config import Clients, Config, Data, DefenceConfig, Schedule, ThreatConfig
 from fedpoison.lookup import load_file
+from fedpoison.server import Server
+from fedpoison.sweep import flatten, load
+from fedpoison.training import Local
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,21 +48,60 @@ def test_contributed_attack_works_as_written(tmp_path):
 
 
 def test_contributed_data_set_trains(tmp_path):
-    path = named("CONTRIBUTING.md", tmp_path)["wine"]
-    table = {"name": "wine", "rounds": 15, "data": {"name": f"{path}:wine"}, "clients": {"count": 5}}
+    path = named("CONTRIBUTING.md", tmp_path)["iris"]
+    table = {"name": "iris", "rounds": 15, "data": {"name": f"{path}:iris"}, "clients": {"count": 5}}
     table["clients"]["local"] = {"lr": 0.5, "batch_size": 8, "epochs": 3}
     frame = fedpoison.run(table, out=tmp_path / "results").frame()
     assert frame["accuracy"][-1] > 0.85
 
 
 def test_readme_rule_runs_and_is_swept(tmp_path, monkeypatch):
-    (rule,) = named("README.md", tmp_path).values()
+    rule = named("README.md", tmp_path)["halves"]
     experiment = next(block for block in blocks("README.md", "toml") if rule.name in block)
     table = tomllib.loads(experiment)
     monkeypatch.chdir(tmp_path)
     frame = fedpoison.run({**table, "rounds": 2}, out=tmp_path / "results").frame()
     assert frame["run"].n_unique() == len(table["sweep"]["defence.aggregator.keep"])
     assert frame["rule"].unique().to_list() == [f"{rule.name}:{rule.stem}"]
+
+
+def test_readme_data_set_runs_by_nature(tmp_path, monkeypatch):
+    named("README.md", tmp_path)
+    experiment = next(block for block in blocks("README.md", "toml") if "mine.py" in block)
+    monkeypatch.chdir(tmp_path)
+    frame = fedpoison.run(tomllib.loads(experiment), out=tmp_path / "results").frame()
+    assert frame["accuracy"].null_count() == 0
+
+
+def test_readme_toml_in_full_runs_and_leaves_nothing_out(tmp_path):
+    """Every key of the configuration is in it, but for a few that exclude others."""
+    table = tomllib.loads(next(block for block in blocks("README.md", "toml") if 'name = "everything"' in block))
+    runs = load(table).runs
+    assert len(runs) == 3 * 4
+    short = {"rounds": 12, "seeds": [0], "evaluate_every": 6, "sweep": {}, "paired_clean": False}
+    threat = {**table["threat"], "schedule": {"start": 11}}
+    frame = fedpoison.run({**table, **short, "threat": threat}, out=tmp_path / "results").frame()
+    assert frame["events"].sum() > 0
+    given = set(flatten(table))
+    said = {key.split(".", 1)[1] if key.startswith("sweep.") else key for key in given}
+    words = {word for key in said for word in key.split(".")}
+    sections = {*Config.model_fields, *Data.model_fields, *Clients.model_fields, *ThreatConfig.model_fields}
+    sections |= {*Local.model_fields, *Server.model_fields, *Schedule.model_fields, *DefenceConfig.model_fields}
+    alternatives = {
+        "seed",
+        "engine",
+        "workers",
+        "steps",
+        "malicious",
+        "optimizer",
+        "betas",
+        "eps",
+        "tau",
+        "loss",
+        "at",
+        "dataset",
+    }
+    assert sections - words - alternatives == set()
 
 
 def test_readme_lines_from_python_run(tmp_path, monkeypatch, capsys):
