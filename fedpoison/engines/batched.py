@@ -9,6 +9,7 @@ client's update does not depend on its neighbours, the stack size or the number 
 import copy
 import threading
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from fedpoison.data.augment import Augment
-from fedpoison.engines.descent import Fused, Stored, descent
+from fedpoison.engines.descent import Descent, descent
 from fedpoison.federation import Federation, Shard
 from fedpoison.models.inputs import Normalise
 from fedpoison.models.vector import travelling
@@ -125,19 +126,21 @@ class Batched:
         shards = [self._federation.shard(task.client, task.poisoned) for task in plan.tasks]
         steps = torch.tensor([self._local.step_count(len(shard)) for shard in shards])
         order = steps.argsort(descending=True, stable=True)
-        updates, local = params.new_empty(len(plan.tasks), len(params)), self._local.scaled(plan.lr_scale)
+        local = self._local.scaled(plan.lr_scale)
+        moved = params.new_empty(len(plan.tasks), _aligned(len(params)))[:, : len(params)]  # in that order
 
-        def one(rows: Tensor) -> None:
-            members = rows.tolist()
+        def one(place: slice) -> None:
+            members = order[place].tolist()
             streams = [plan.batch_stream(plan.tasks[i]) for i in members]
             batches = _batches_of([shards[i] for i in members], streams, local, self._width, self._federation.augment)
-            updates[rows] = _train_stack(self._net, params, batches, local)
+            _train_stack(self._net, params, batches, local, moved[place])
 
         if not plan.tasks:
-            return Trained(updates)
+            return Trained(moved)
         turns = -(-len(order) // (self._stack * workers()))  # as many full turns of all workers as needed
-        list(in_parallel(one, order.split(-(-len(order) // (turns * workers())))))
-        return Trained(updates)
+        size = -(-len(order) // (turns * workers()))
+        list(in_parallel(one, (slice(i, i + size) for i in range(0, len(order), size))))
+        return Trained(moved if (order.diff() == 1).all() else moved[order.argsort()])
 
 
 @dataclass(frozen=True)
@@ -167,12 +170,12 @@ class Batches:
 
 
 @torch.no_grad()
-def _train_stack(net: Stackable, params: Params, batches: Batches, local: Local) -> Tensor:
-    """Updates [K, d] of K clients, whose numbers of steps descend."""
+def _train_stack(net: Stackable, params: Params, batches: Batches, local: Local, moved: Tensor) -> None:
+    """Write the updates of K clients, whose numbers of steps descend, into `moved` [K, d]."""
     _, k, width = batches.index.shape
     counts, layers = batches.counts, net.layers
-    nets = params.new_empty(k, _aligned(len(params)))[:, : len(params)].copy_(params)
-    taken = descent(nets, params, local)
+    taken = descent(moved, params, local)
+    nets = taken.nets
     share = (torch.arange(width) < counts.unsqueeze(2)).to(params.dtype).unsqueeze(3)  # 0 for padding
     if local.loss == "mean":
         share /= counts.clamp(min=1)[:, :, None, None]
@@ -185,35 +188,37 @@ def _train_stack(net: Stackable, params: Params, batches: Batches, local: Local)
         shaped = inputs.view(active, width, -1), wanted.view(active, width, -1)
         _step(layers, nets[:active], *shaped, share[step, :active], taken)
         taken.end(active)
-    return nets.sub_(params)
+    taken.finish()
 
 
 def _batches_of(
     shards: list[Shard], streams: list[Stream], local: Local, width: int, augment: Augment | None
 ) -> Batches:
     """All batches of these clients, in the order in which the oracle takes them."""
-    places = [shard.index for shard in shards]
+    places = [shard.index.numpy() for shard in shards]
     images, labels = shards[0].images, shards[0].labels
     if any(shard.images is not images for shard in shards):  # poisoned shards have images of their own
         images = torch.cat([shard.images[shard.index] for shard in shards])
         labels = torch.cat([shard.labels[shard.index] for shard in shards])
-        places = list(torch.arange(len(labels)).split([len(shard) for shard in shards]))
-    steps = local.step_count(len(shards[0]))
-    index = places[0].new_zeros(steps, len(shards), width)
-    counts = torch.zeros(steps, len(shards), dtype=torch.int64)
-    draws = torch.zeros(steps, len(shards), width, 3, dtype=torch.int64) if augment else counts
+        ends = np.cumsum([0, *map(len, shards)])
+        places = [np.arange(start, end) for start, end in pairwise(ends)]
+    steps, within = local.step_count(len(shards[0])), np.arange(width)
+    index = np.zeros((steps, len(shards), width), dtype=np.int64)
+    counts = np.zeros((steps, len(shards)), dtype=np.int64)
+    draws = torch.zeros(steps, len(shards), width, 3, dtype=torch.int64) if augment else torch.empty(0)
     for i, (place, stream) in enumerate(zip(places, streams, strict=True)):
         order = list(batches(stream, len(place), local))
-        sizes = torch.tensor([len(batch) for batch in order])
-        rows = place[torch.from_numpy(np.concatenate(order))]
-        real = torch.arange(width) < sizes.unsqueeze(1)
+        sizes = np.array([len(batch) for batch in order])
+        rows = place[np.concatenate(order)]
+        real = within < sizes[:, None]
         mine = index[: len(order), i]
-        mine[:] = rows[sizes.cumsum(0) - sizes].unsqueeze(1)
+        mine[:] = rows[sizes.cumsum() - sizes][:, None]
         mine[real] = rows
         counts[: len(order), i] = sizes
         if augment:
-            draws[: len(order), i][real] = torch.cat(augment.draws(stream.of("augment"), sizes.tolist()))
-    return Batches(images, labels, index, counts, augment, draws)
+            drawn = torch.cat(augment.draws(stream.of("augment"), sizes.tolist()))
+            draws[: len(order), i][torch.from_numpy(real)] = drawn
+    return Batches(images, labels, torch.from_numpy(index), torch.from_numpy(counts), augment, draws)
 
 
 def _aligned(size: int) -> int:
@@ -227,7 +232,7 @@ def _step(
     inputs: Tensor,
     wanted: Tensor,
     share: Tensor,
-    taken: Fused | Stored,
+    taken: Descent,
 ) -> None:
     """Hand `taken` the gradient of every net [K, d] on its batch.
 

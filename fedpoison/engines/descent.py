@@ -11,22 +11,54 @@ _TORCH_CLIPS_WITH = 1e-6
 """What torch's clip_grad_norm_ adds to the norm before it divides by it."""
 
 
-def descent(nets: Tensor, start: Tensor, local: Local) -> "Fused | Stored":
-    """The way of stepping that these settings allow; `start` [d] is where all nets began."""
-    return Stored(nets, start, local) if local.optimizer == "adam" or local.clip_norm else Fused(nets, start, local)
+def descent(moved: Tensor, start: Tensor, local: Local) -> "Descent":
+    """The cheapest way of stepping that these settings allow.
+
+    All nets begin at `start` [d]; `moved` [K, d] gets how far they come.
+    """
+    if local.optimizer == "adam" or local.clip_norm:
+        return Stored(moved, start, local)
+    # by the settings alone: a client with a single batch must step as it would in any other stack
+    return Once(moved, start, local) if local.steps == 1 else Fused(moved, start, local)
+
+
+class Once:
+    """A single step of SGD: all nets are the global one, and the gradient is formed where the update belongs.
+
+    Momentum has no past to count and the proximal term is 0 at the start.
+    """
+
+    def __init__(self, moved: Tensor, start: Tensor, local: Local) -> None:
+        self.nets = start.expand(len(moved), -1)
+        self._moved, self._start, self._local = moved, start, local
+
+    def take(self, place: slice, left: Tensor, right: Tensor) -> None:
+        """Write the step with the gradient left @ right, [k, rows, columns], of the parameters at `place`."""
+        local, shape = self._local, (len(left), left.shape[1], right.shape[2])
+        moved = self._moved[: len(left), place].view(shape)
+        moved.baddbmm_(left, right, beta=0, alpha=-local.lr)
+        if local.weight_decay:
+            moved.add_(self._start[place].view(shape[1:]), alpha=-local.lr * local.weight_decay)
+
+    def end(self, active: int) -> None:
+        """Nothing is left to do after the last layer."""
+
+    def finish(self) -> None:
+        """Nothing is left to do after the last step."""
 
 
 class Fused:
     """SGD whose step is folded into the product that forms the gradient: no gradient is ever stored."""
 
-    def __init__(self, nets: Tensor, start: Tensor, local: Local) -> None:
-        self._nets, self._start, self._local = nets, start, local
-        self._velocity = _zeros_like(nets) if local.momentum else None
+    def __init__(self, moved: Tensor, start: Tensor, local: Local) -> None:
+        self.nets = moved.copy_(start)
+        self._start, self._local = start, local
+        self._velocity = _zeros_like(moved) if local.momentum else None
 
     def take(self, place: slice, left: Tensor, right: Tensor) -> None:
         """Step with the gradient left @ right, [k, rows, columns], of the parameters at `place` of the first k nets."""
         local, shape = self._local, (len(left), left.shape[1], right.shape[2])
-        weight = self._nets[: len(left), place].view(shape)
+        weight = self.nets[: len(left), place].view(shape)
         start = self._start[place].view(shape[1:])
         decay = local.weight_decay + local.prox
         if self._velocity is None:
@@ -45,16 +77,21 @@ class Fused:
     def end(self, active: int) -> None:
         """Nothing is left to do after the last layer."""
 
+    def finish(self) -> None:
+        """Turn where the nets are into how far they came."""
+        self.nets.sub_(self._start)
+
 
 class Stored:
     """SGD or Adam on gradients [K, d] that are formed first, for what needs the whole gradient."""
 
-    def __init__(self, nets: Tensor, start: Tensor, local: Local) -> None:
-        self._nets, self._start, self._local = nets, start, local
-        self._gradients, self._steps = _zeros_like(nets), 0
+    def __init__(self, moved: Tensor, start: Tensor, local: Local) -> None:
+        self.nets = moved.copy_(start)
+        self._start, self._local = start, local
+        self._gradients, self._steps = _zeros_like(moved), 0
         adam = local.optimizer == "adam"
-        self._first = _zeros_like(nets) if adam or local.momentum else None
-        self._second = _zeros_like(nets) if adam else None
+        self._first = _zeros_like(moved) if adam or local.momentum else None
+        self._second = _zeros_like(moved) if adam else None
 
     def take(self, place: slice, left: Tensor, right: Tensor) -> None:
         """Form the gradient left @ right, [k, rows, columns], of the parameters at `place` of the first k nets."""
@@ -63,7 +100,7 @@ class Stored:
 
     def end(self, active: int) -> None:
         """Step with the whole gradients of the first `active` nets."""
-        local, weights, gradients = self._local, self._nets[:active], self._gradients[:active]
+        local, weights, gradients = self._local, self.nets[:active], self._gradients[:active]
         self._steps += 1
         if local.prox:
             gradients.add_(weights - self._start, alpha=local.prox)
@@ -79,12 +116,19 @@ class Stored:
         else:
             self._adam(weights, gradients, self._first[:active], self._second[:active])
 
+    def finish(self) -> None:
+        """Turn where the nets are into how far they came."""
+        self.nets.sub_(self._start)
+
     def _adam(self, weights: Tensor, gradients: Tensor, first: Tensor, second: Tensor) -> None:
         local, (beta1, beta2) = self._local, self._local.betas
         first.lerp_(gradients, 1 - beta1)
         second.mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)
         scale = second.sqrt().div_(math.sqrt(1 - beta2**self._steps)).add_(local.eps)
         weights.addcdiv_(first, scale, value=-local.lr / (1 - beta1**self._steps))
+
+
+Descent = Once | Fused | Stored
 
 
 def _zeros_like(nets: Tensor) -> Tensor:

@@ -262,8 +262,9 @@ def test_batched_trains_on_even_shards_and_on_tables() -> None:
         Local(batch_size=7, epochs=2, momentum=0.9),
         Local(batch_size=13, weight_decay=0.1, prox=0.1),
         Local(batch_size=7, optimizer="adam", clip_norm=0.3),
+        Local(batch_size=7, steps=1, weight_decay=0.1),
     ],
-    ids=["32", "7-momentum", "13-decay-prox", "7-adam-clipped"],
+    ids=["32", "7-momentum", "13-decay-prox", "7-adam-clipped", "one-step"],
 )
 def test_a_clients_bits_do_not_depend_on_stack_workers_or_stack_mates(widths: tuple[int, ...], local: Local) -> None:
     clients, net = federation(dataset((widths[0],), 140)), seeded(mlp(*widths))
