@@ -3,13 +3,15 @@
 config.toml, environment.json   what was run, on what
 run.json                        how tables and figures call it, and which clean run it is compared with
 rounds.jsonl                    one Record a round, appended
-checkpoint.safetensors          the State after the last written round, replaced atomically; gone at the end
+checkpoint.safetensors          the State after a written round, replaced atomically; gone at the end
 model.safetensors               the final parameters; its presence says that the run is finished
 """
 
 import json
+import math
 import os
 import platform
+import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +33,10 @@ MEMORIES = ("defence", "attack", "server", "momentum", "waiting")
 """What a State remembers by name, in its fields' order."""
 
 
+_PATIENCE = 9
+"""Times the cost of a checkpoint that pass before the next."""
+
+
 class BusyError(RuntimeError):
     """Another process is at work in this run's folder."""
 
@@ -40,6 +46,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._saved, self._cost = -math.inf, 0.0
 
     @property
     def finished(self) -> bool:
@@ -104,10 +111,21 @@ class RunFolder:
         replace_file(self.path / "rounds.jsonl", "".join(lines).encode())
 
     def append(self, record: Record, state: State) -> None:
-        """Add a round; if the process is killed in between, the line is written again by the resumed run."""
+        """Add a round, and save the state unless that would take more than a tenth of the run's time.
+
+        If the process is killed in between, the rounds since are played and written again by the resumed run.
+        """
         with (self.path / "rounds.jsonl").open("a") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
+        if time.monotonic() - self._saved >= _PATIENCE * self._cost:
+            self.save(state)
+
+    def save(self, state: State) -> None:
+        """Replace the checkpoint."""
+        began = time.monotonic()
         save_state(self.path / "checkpoint.safetensors", state)
+        self._saved = time.monotonic()
+        self._cost = self._saved - began
 
     def finish(self, params: Tensor) -> None:
         """Write the final model; the checkpoint is no longer needed."""

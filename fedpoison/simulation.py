@@ -46,13 +46,18 @@ def _play_rounds(folder: RunFolder, config: Config, report: Callable[[Record], N
     changes = folder.describe(config.table(), config.labels())
     for record in folder.records():
         report(record)
-    while state.round < config.rounds:
-        state, record = play(state, world)
-        if changes:
-            record["events"].insert(0, Event("resumed", detail=changes).as_dict())
-            changes = ""
-        folder.append(record, state)
-        report(record)
+    try:
+        while state.round < config.rounds:
+            state, record = play(state, world)
+            if changes:
+                record["events"].insert(0, Event("resumed", detail=changes).as_dict())
+                changes = ""
+            folder.append(record, state)
+            report(record)
+    except BaseException:
+        if state.round > config.warm_rounds:
+            folder.save(state)
+        raise
     folder.finish(state.params)
     return folder
 

@@ -3,7 +3,7 @@
 import ast
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,22 @@ import torch
 from torch import Tensor
 
 import fedpoison
+from fedpoison import records
 from fedpoison.records import BusyError, RunFolder, environment, load_state, save_state
 from fedpoison.round import State
 
 PACKAGE = Path(fedpoison.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """A checkpoint after every round, unless a test sets another patience."""
+
+    def set_to(times: float) -> None:
+        monkeypatch.setattr(records, "_PATIENCE", times)
+
+    set_to(0)
+    return set_to
 
 
 def state(number: int = 1, **memories: Mapping[str, Tensor]) -> State:
@@ -47,6 +59,36 @@ def same(a: State, b: State) -> bool:
 
 
 # Taking up a cut run
+
+
+def test_checkpoints_take_a_tenth_of_the_time(
+    tmp_path: Path, patience: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that a round moves by 1 and a checkpoint by 2: the first round is saved, then every eighteenth."""
+    now, saved = [0.0], []
+
+    def save(path: Path, given: State) -> None:
+        now[0] += 2.0
+        saved.append(given.round)
+
+    patience(9)
+    monkeypatch.setattr(records.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(records, "save_state", save)
+    run = RunFolder(tmp_path)
+    for number in range(1, 41):
+        now[0] += 1.0
+        run.append({"round": number}, state(number))
+    assert saved == [1, 19, 37]
+    assert numbers(run) == list(range(1, 41))
+
+
+def test_rounds_after_the_last_checkpoint_are_played_again(tmp_path: Path, patience: Callable[[float], None]) -> None:
+    patience(1e9)
+    run = written(tmp_path, 5)
+    taken_up = run.resume()
+    assert taken_up is not None
+    assert taken_up.round == 1
+    assert numbers(run) == [1]
 
 
 def test_a_folder_without_anything_has_no_rounds(tmp_path: Path) -> None:

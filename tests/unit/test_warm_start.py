@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fedpoison import records
 from fedpoison.config import ConfigError, parse
 from fedpoison.records import RunFolder
 from fedpoison.simulation import simulate
@@ -137,3 +138,18 @@ def test_the_attack_is_said_to_be_on_after_the_warm_rounds_only() -> None:
     assert labels["schedule"] == {"start": 4, "end": None, "every": 2, "at": None}
     at = parse(table(rounds=9, threat={**ATTACKS[0], "schedule": {"at": [2, 5, 8]}})).labels()
     assert at["schedule"]["at"] == [5, 8]
+
+
+def test_an_interrupted_run_saves_its_last_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "_PATIENCE", 1e9)
+
+    def interrupt(record: dict[str, Any]) -> None:
+        if record["round"] == 4:
+            raise KeyboardInterrupt
+
+    config = parse({key: value for key, value in table().items() if key != "warm_start"})
+    with pytest.raises(KeyboardInterrupt):
+        simulate(config, tmp_path, interrupt)
+    state = RunFolder(tmp_path / "t" / config.hash).resume()
+    assert state is not None
+    assert state.round == 4
