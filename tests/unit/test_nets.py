@@ -223,3 +223,24 @@ def test_evaluation_draws_nothing() -> None:
     made = dropping(0.5)
     evaluate = Evaluator(made, images(), None)
     assert evaluate(flatten(made)) == evaluate(flatten(made))
+
+
+def test_each_option_of_the_lstm_and_the_residual_nets_counts() -> None:
+    def size(**options: int) -> int:
+        return len(flatten(net("lstm", (9,), 5, vocabulary=30, **options)))
+
+    def expected(embedding: int, hidden: int, layers: int) -> int:
+        cells = [(embedding if i == 0 else hidden) for i in range(layers)]
+        return 30 * embedding + sum(4 * hidden * (inputs + hidden + 2) for inputs in cells) + 5 * (hidden + 1)
+
+    assert size() == expected(8, 256, 2)
+    assert size(embedding=3, hidden=7, layers=1) == expected(3, 7, 1)
+    assert size(layers=3, hidden=4) == expected(8, 4, 3)
+    pictures = torch.rand(2, 3, 16, 16)
+    for name in ("resnet18", "resnet20"):
+        with torch.random.fork_rng(devices=[]):
+            outputs = []
+            for groups in (2, 8):
+                torch.manual_seed(0)
+                outputs.append(net(name, (3, 16, 16), groups=groups)(pictures))
+        assert not torch.allclose(*outputs)
