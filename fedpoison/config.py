@@ -107,7 +107,7 @@ class Data(Section):
 
 
 def _beta_alone(given: Any) -> Any:
-    return {"beta": given} if isinstance(given, float) else given
+    return {"beta": float(given)} if type(given) in (int, float) else given
 
 
 class Clients(Section):
