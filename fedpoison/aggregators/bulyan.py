@@ -1,0 +1,32 @@
+"""Bulyan: Krum again and again, then the mean around the median of what it chose."""
+
+import torch
+
+from fedpoison.aggregators.krum import krum_scores
+from fedpoison.aggregators.meamed import mean_around_median
+from fedpoison.registry import aggregator
+from fedpoison.types import SquaredDistances, Update, Updates
+
+
+@aggregator(
+    paper="arXiv:1802.07927",
+    source="secondary: libraries of the authors' laboratory and others",
+    evidence="tests/unit/test_more_rules.py::test_bulyan_equals_its_definition",
+    needs="n > 4*f + 2",
+    claims=("permutation", "unanimity", "translation", "scale"),
+)
+def bulyan(updates: Updates, squared_distances: SquaredDistances, f: int) -> Update:
+    """Choose n − 2f updates by Krum, one after the other, then average the n − 4f values closest to their median.
+
+    El Mhamdi et al. 2018, with Krum as the inner rule: each choice scores the updates that are left, m of them, by
+    their m − f − 2 nearest, one at the least. With one neighbour two mutually nearest updates score alike; of equals
+    the one closer to all that are left is taken, so that the clients' order does not matter.
+    """
+    n = len(updates)
+    left, chosen = list(range(n)), []
+    for _ in range(n - 2 * f):
+        among = squared_distances[left][:, left]
+        scores = krum_scores(among, f)
+        equals = torch.where(scores == scores.min(), among.sum(dim=1), torch.inf)
+        chosen.append(left.pop(int(equals.argmin())))
+    return mean_around_median(updates[torch.tensor(chosen).sort().values], n - 4 * f)
