@@ -79,7 +79,7 @@ def deliver(
         return arrived, waiting, events
     fresh = due & ~torch.isin(waiting["senders"], arrived.senders)
     stale = Mail(*(waiting[name][fresh] for name in ("updates", "senders", "malicious")))
-    events.append(Event("arrived late", tuple(stale.senders.tolist())))
+    events.append(Event("arrived_late", tuple(stale.senders.tolist())))
     return arrived.then(stale), {name: value[~due] for name, value in waiting.items()}, events
 
 

@@ -97,7 +97,10 @@ def play(state: State, world: World) -> tuple[State, Record]:
     clock.append(time.perf_counter())
 
     ids, bad = mail.senders, mail.malicious
-    received = honest if mail.updates is sent else torch.stack([mail.updates[i] for i in (~bad).nonzero().flatten()])
+    received = honest
+    if mail.updates is not sent:  # some are late or were
+        rows = [mail.updates[i] for i in (~bad).nonzero().flatten().tolist()]
+        received = torch.stack(rows) if rows else honest[:0]
     record = {
         "round": number,
         **{name: scores.get(name) for name in SCORES},
@@ -128,7 +131,7 @@ def _cohort(world: World, number: int) -> tuple[ClientIds, Tensor, Tensor, list[
     drawn = world.federation.cohort(number, world.per_round)
     bad = world.threat.among(drawn, world.seed, number)
     answers = Answers.draw(drawn, world.dropout, world.late, Stream(world.seed, "answers", number))
-    events = [Event("no answer", tuple(drawn[answers.lost].tolist()))] if answers.lost.any() else []
+    events = [Event("no_answer", tuple(drawn[answers.lost].tolist()))] if answers.lost.any() else []
     return drawn[~answers.lost], bad[~answers.lost], answers.late[~answers.lost], events
 
 

@@ -64,10 +64,8 @@ def _play_rounds(folder: RunFolder, config: Config, report: Callable[[Record], N
 
 def _begin(folder: RunFolder, config: Config, cold: State, out: Path) -> State:
     """The state before the first round that is the run's own, with the rounds it shares with others written down."""
-    if config.warm_start is None:
+    if not config.warm_rounds:
         return cold
-    if config.warm_start.file:
-        return replace(cold, params=load_params(Path(config.warm_start.file), cold.params))
     prefix = config.prefix()
     shared = RunFolder(out / prefix.name / prefix.hash)
     with shared.locked(wait=True):
@@ -105,6 +103,8 @@ def build(config: Config) -> tuple[World, State]:
     honest = [federation.held_out(i) for i in range(count) if i not in threat.fixed_ids]
     engine, engine_options = config.engine.step
     params = flatten(net)
+    if config.warm_start and config.warm_start.file:
+        params = load_params(Path(config.warm_start.file), params)
     world = World(
         seed=config.seed,
         rounds=config.rounds,

@@ -177,7 +177,7 @@ BAD = [
     ("threat.schedule.until", 2, "threat.schedule.until: there is no such key"),
     ("threat.malicous", 2, "threat.malicous: there is no such key"),
     ("defence.aggregators", "mean", "defence.aggregators: there is no such key"),
-    ("defence.aggregator", "crum", "'crum'; did you mean 'krum'? the aggregators are centered_clipping, "),
+    ("defence.aggregator", "crum", "'crum'; did you mean 'krum'? the aggregators are bulyan, "),
     ("defence.aggregator", {"tau": 1.0}, "a name is needed, or a table with one"),
     ("defence.aggregator", {"name": "krum", "m": 1}, "krum has no option 'm'; it has no options"),
     ("defence.pre", ["nmn"], "'nmn'; did you mean 'nnm'? the preaggregators are bucketing, clipping, nnm"),
@@ -245,7 +245,7 @@ def test_every_wrong_option_of_a_component_is_named() -> None:
 def test_an_unknown_name_lists_the_choices() -> None:
     problem = the_problem(defence={"aggregator": "zzz"})
     assert (
-        "there is no aggregator 'zzz'; the aggregators are centered_clipping, geometric_median, krum, mean" in problem
+        "there is no aggregator 'zzz'; the aggregators are bulyan, centered_clipping, cge, geometric_median" in problem
     )
     assert "did you mean" not in problem
 

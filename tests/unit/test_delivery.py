@@ -39,7 +39,7 @@ def test_what_is_late_arrives_when_it_is_due_and_once() -> None:
     assert got.senders.tolist() == [1, 2]
     assert torch.equal(torch.as_tensor(got.updates), torch.tensor([[7.0, 1.0], [1.0, 2.0]]))
     assert got.malicious.tolist() == [False, True]
-    assert [event.as_dict()["what"] for event in events] == ["arrived late"]
+    assert [event.as_dict()["what"] for event in events] == ["arrived_late"]
     got, waiting, events = deliver(mail(1), mask(0), waiting, 4, 2, PARAMS)
     assert (got.senders.tolist(), events) == ([1], [])
 
@@ -96,7 +96,7 @@ def played(world: World, state: State, rounds: int) -> tuple[State, list[Record]
 
 def test_who_does_not_answer_is_an_event_and_not_in_the_cohort() -> None:
     _, records = played(*world_of({"dropout": 0.4}), 6)
-    lost = [sorted(c for e in r["events"] if e["what"] == "no answer" for c in e["clients"]) for r in records]
+    lost = [sorted(c for e in r["events"] if e["what"] == "no_answer" for c in e["clients"]) for r in records]
     assert any(lost)
     for record, missing in zip(records, lost, strict=True):
         assert sorted(record["cohort"] + missing) == list(range(10))
@@ -119,7 +119,7 @@ def test_a_late_update_is_of_the_model_it_was_trained_on() -> None:
     mine = waiting["updates"].sum(dim=0) + (len(late) - int(late.sum())) * (state.params - before)
     assert torch.allclose(mine, total, atol=1e-5)
     _, record = play(state, world)
-    arrived = [c for e in record["events"] if e["what"] == "arrived late" for c in e["clients"]]
+    arrived = [c for e in record["events"] if e["what"] == "arrived_late" for c in e["clients"]]
     assert set(arrived) <= set(late.nonzero().flatten().tolist())
     assert record["cohort"][len(record["cohort"]) - len(arrived) :] == arrived
 
@@ -141,6 +141,14 @@ def test_attackers_may_be_lost_or_late_too(update: str | None) -> None:
     fixed = world.threat.fixed_ids
     assert all(set(record["malicious"]) == fixed & set(record["cohort"]) for record in records)
     assert len({tuple(record["malicious"]) for record in records}) > 1
+
+
+@pytest.mark.parametrize("knows", ["all", "colluders"])
+def test_a_round_in_which_only_attackers_arrive_is_a_round(knows: str) -> None:
+    threat = {"malicious": 3, "update": "ipm", "knows": knows}
+    world, state = world_of({"count": 4, "late": {"chance": 0.6, "rounds": 3}}, threat=threat)
+    _, records = played(world, state, 6)
+    assert any(record["cohort"] and set(record["cohort"]) == set(record["malicious"]) for record in records)
 
 
 def test_a_cut_run_goes_on_with_what_was_on_its_way(tmp_path: Path) -> None:
