@@ -13,8 +13,6 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import hypergeom
-
 from fedpoison.config import Config, ConfigError, parse
 from fedpoison.parallel import available_cores
 from fedpoison.records import BusyError, RunFolder, replace_file
@@ -81,6 +79,8 @@ class Job:
                 if config.expected_malicious > f:
                     found.append(f"every round has {config.expected_malicious} attackers, more than f = {f}")
                 continue
+            from scipy.stats import hypergeom  # slow to import, and rarely needed
+
             chance = float(hypergeom.sf(f, clients.count, config.malicious, clients.cohort))
             found.append(
                 f"with {config.malicious} of {clients.count} clients malicious, a cohort of {clients.cohort} has more "

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import polars as pl
 from rich.markup import escape
 from rich.table import Table
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from fedpoison.config import ConfigError
 from fedpoison.report.frame import METRICS, Runs
@@ -41,7 +41,7 @@ class Cell:
         n = len(self.values)
         if n < 2:
             return None
-        quantile = float(student.ppf((1 + _CONFIDENCE) / 2, n - 1))
+        quantile = float(stdtrit(n - 1, (1 + _CONFIDENCE) / 2))
         return quantile * statistics.stdev(self.values) / math.sqrt(n)
 
 

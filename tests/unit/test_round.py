@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from fedpoison import Verdict, aggregate, aggregator, parallel, update_attack
@@ -620,6 +623,17 @@ def test_rejection_is_held_against_label_skew(flagged: Any, weights: Any, expect
     skew = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.0], dtype=torch.float64)
     got = rejection_skew(verdict, mask(4, n=5), skew)
     assert got == (None if expected is None else pytest.approx(expected, abs=0.03))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=3, max_size=30))
+@settings(derandomize=True, deadline=None)
+def test_the_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
+    weights, skew = (torch.tensor(column, dtype=torch.float64) for column in zip(*pairs, strict=True))
+    got = rejection_skew(Verdict(torch.zeros(1), weights=-weights), mask(n=len(pairs)), skew)
+    if len(set(weights.tolist())) == 1 or len(set(skew.tolist())) == 1:
+        assert got is None
+    else:
+        assert got == pytest.approx(spearmanr(weights, skew).statistic)
 
 
 def test_label_skew_is_the_total_variation_distance() -> None:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 
 import torch
-from scipy.stats import norm
 
 from fedpoison.registry import update_attack
 from fedpoison.types import Crafted, Updates
@@ -18,7 +17,7 @@ def largest_hidden_z(n: int, f: int) -> float:
     if n == f:
         return math.nan
     s = n // 2 + 1 - f
-    return float(norm.ppf((n - f - s) / (n - f)))
+    return float(torch.special.ndtri(torch.tensor((n - f - s) / (n - f), dtype=torch.float64)))
 
 
 @update_attack(
