@@ -46,10 +46,10 @@ def _check(part: str, images: Tensor, labels: Tensor, n_classes: int, vocabulary
     kind = torch.float32 if vocabulary is None else torch.int64
     if images.dtype != kind or labels.dtype != torch.int64:
         raise ValueError(f"{part} images are {images.dtype} and labels {labels.dtype}, not {kind} and torch.int64")
-    if images.dim() < 2 or labels.dim() != 1:
+    if images.dim() < 2 or labels.dim() != 1 or (vocabulary is not None and images.dim() != 2):
         raise ValueError(
             f"{part} images have shape {tuple(images.shape)} and labels {tuple(labels.shape)}, "
-            "not [N, C, H, W] or [N, features], and [N]"
+            f"not {'[N, C, H, W] or [N, features]' if vocabulary is None else '[N, length]'}, and [N]"
         )
     if len(images) != len(labels):
         raise ValueError(f"there are {len(images)} {part} images and {len(labels)} {part} labels")
