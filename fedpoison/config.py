@@ -22,6 +22,7 @@ from pydantic import (
 from fedpoison import __version__
 from fedpoison.component import a, maybe_a
 from fedpoison.data.augment import Augment
+from fedpoison.data.store import fingerprint
 from fedpoison.defence import Defence
 from fedpoison.delivery import Late
 from fedpoison.rounding import half_up
@@ -362,6 +363,8 @@ class Config(Section):
             table.pop(name, None)
         for place in self.data.dataset.entry.places:
             table["data"].pop(place, None)
+        for option in self.data.dataset.entry.contents:
+            table["data"][option] = fingerprint(table["data"][option])
         if not self.engine.entry.file_hash:
             table["engine"] = "sequential" if self.engine.name == "sequential" else "batched"
         if self.warm_start and self.warm_start.file:

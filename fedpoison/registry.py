@@ -84,7 +84,7 @@ class Entry:
 
 _NOT_BY_BLOCKS = {"state", "rng", "previous", "params", "root_update"}
 _TRAITS = {"paper", "source", "evidence", "needs", "coordinatewise", "decides", "references", "claims", "returns"}
-_TRAITS |= {"recipe", "rows", "keeps_clients", "goal", "aim", "check", "licence", "places"}
+_TRAITS |= {"recipe", "rows", "keeps_clients", "goal", "aim", "check", "licence", "places", "contents"}
 
 Step = tuple[Entry, Mapping[str, Any]]
 """An entry and its validated options."""
@@ -270,13 +270,16 @@ def data_attack(
     return _decorator("data_attack", traits)
 
 
-def dataset(*, licence: str, places: tuple[str, ...] = (), recipe: Any = None) -> Callable[[F], F]:
+def dataset(
+    *, licence: str, places: tuple[str, ...] = (), contents: tuple[str, ...] = (), recipe: Any = None
+) -> Callable[[F], F]:
     """Enter a data set: a function of its options alone that returns a `Dataset`.
 
     `places`: options that say where the files lie and cannot change a sample, because checksums are checked.
+    `contents`: options that name a file or folder of the user's; what it holds, not its name, tells runs apart.
     `recipe`: how it is fetched (a `fedpoison.data.store.Recipe`), if it has to be.
     """
-    return _decorator("dataset", {"licence": licence, "places": places, "recipe": recipe})
+    return _decorator("dataset", {"licence": licence, "places": places, "contents": contents, "recipe": recipe})
 
 
 def partition(*, paper: str = "") -> Callable[[F], F]:

@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 errors.print(f"fedpoison: {folder} failed: {why} (the traceback is in its error.txt)", markup=False)
             return 1
         if isinstance(error, BusyError | FetchError | OSError):
-            errors.print(f"fedpoison: {error}", markup=False)
+            for line in str(error).splitlines():
+                errors.print(f"fedpoison: {line}", markup=False)
             return 1
         raise
     return 0

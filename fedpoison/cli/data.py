@@ -27,7 +27,7 @@ def list_(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = F
     as_json
         The same for machines.
     """
-    from fedpoison.data.store import file_of
+    from fedpoison.data.store import place_of
     from fedpoison.lookup import entries
 
     rows = [
@@ -35,7 +35,8 @@ def list_(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = F
             "name": entry.name,
             "summary": entry.summary,
             "licence": entry.licence,
-            "here": entry.recipe is None or file_of(entry.name).is_file(),
+            "here": entry.recipe is None or place_of(entry.name, entry.recipe) is not None,
+            "yours": bool(entry.contents),
             "sources": [str(source) for source in entry.recipe.sources] if entry.recipe else [],
         }
         for _, entry in sorted(entries("dataset").items())
@@ -43,11 +44,11 @@ def list_(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = F
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("name", "what it is", "licence", "here", "comes from")
+    table = Table("name", "what it is", "licence", "here", Column("comes from", overflow="fold"))
     for row in rows:
-        where = ", or ".join(row["sources"]) or "the package"
+        where = ", or ".join(row["sources"]) or ("you" if row["yours"] else "the package")
         table.add_row(row["name"], row["summary"], row["licence"], "yes" if row["here"] else "no", where)
     output().print(table)
 
@@ -70,11 +71,12 @@ def fetch(names: list[str], /) -> None:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     from fedpoison.config import ConfigError
+    from fedpoison.data.fetch import FetchError
     from fedpoison.data.fetch import fetch as bring
-    from fedpoison.data.store import file_of
+    from fedpoison.data.store import place_of
     from fedpoison.lookup import find
 
-    entries, problems = [], []
+    entries, problems, failures = [], [], []
     for name in names:
         try:
             entries.append(find("dataset", name))
@@ -85,18 +87,25 @@ def fetch(names: list[str], /) -> None:
     console = output()
     for entry in entries:
         if entry.recipe is None:
-            console.print(f"{entry.name} comes with the package", markup=False)
+            whence = "reads files of yours" if entry.contents else "comes with the package"
+            console.print(f"{entry.name} {whence}", markup=False)
             continue
-        if file_of(entry.name).is_file():
-            console.print(f"{entry.name} is in {file_of(entry.name).parent} already", markup=False)
+        if place := place_of(entry.name, entry.recipe):
+            console.print(f"{entry.name} is in {place} already", markup=False)
             continue
         columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
         if not console.is_terminal:
             print(f"fetching {entry.name} ...", file=sys.stderr)
         with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
             bar = bars.add_task(entry.name, total=None)
-            file = bring(
-                entry,
-                lambda what, done, total: bars.update(bar, description=what, completed=done, total=total),  # noqa: B023
-            )
+            try:
+                file = bring(
+                    entry,
+                    lambda what, done, total: bars.update(bar, description=what, completed=done, total=total),  # noqa: B023
+                )
+            except FetchError as error:  # the others are fetched all the same
+                failures.append(str(error))
+                continue
         console.print(f"{entry.name} is in {file.parent}", markup=False)
+    if failures:
+        raise FetchError("\n".join(failures))

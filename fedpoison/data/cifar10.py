@@ -52,4 +52,4 @@ RECIPE = Recipe(
 @dataset(licence="not stated: fetched, never shipped", recipe=RECIPE)
 def cifar10() -> Dataset:
     """CIFAR-10: 50,000 train and 10,000 test photographs, 32 × 32 in colour, 10 balanced classes."""
-    return from_bytes(stored("cifar10"))
+    return from_bytes(stored("cifar10", RECIPE))

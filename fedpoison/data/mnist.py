@@ -23,4 +23,4 @@ RECIPE = Recipe(
 @dataset(licence="not stated: fetched, never shipped", recipe=RECIPE)
 def mnist() -> Dataset:
     """MNIST: 60,000 train and 10,000 test pictures of handwritten digits, 28 × 28 grey, 10 classes."""
-    return from_bytes(stored("mnist"))
+    return from_bytes(stored("mnist", RECIPE))

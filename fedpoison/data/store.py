@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,11 +39,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a data set is come by: `decode` makes arrays of a folder with the members; `sha256` is of their bytes."""
+    """How a data set is come by: `decode` makes arrays of a folder with the members; `sha256` is of their bytes.
+
+    `installed`: a folder that a package of the system's own fills, which serves as well.
+    """
 
     sources: tuple[Source, ...]
     decode: Callable[[Path], Arrays]
     sha256: Mapping[str, str]
+    installed: str = ""
 
     def check(self, arrays: Arrays) -> None:
         """ValueError unless these are the arrays that were published."""
@@ -66,12 +71,43 @@ def file_of(name: str) -> Path:
     return cache() / name / "arrays.safetensors"
 
 
-def stored(name: str) -> Arrays:
-    """A fetched data set's arrays; ValueError says how to fetch it."""
+def place_of(name: str, recipe: Recipe) -> Path | None:
+    """The folder that holds a data set, the cache's before the system's; None where it is not here."""
+    if file_of(name).is_file():
+        return file_of(name).parent
+    return Path(recipe.installed) if recipe.installed and Path(recipe.installed).is_dir() else None
+
+
+def stored(name: str, recipe: Recipe) -> Arrays:
+    """A fetched data set's arrays, held against the recipe's sha256; ValueError says how to fetch it."""
     file = file_of(name)
     if not file.is_file():
         raise ValueError(f"{name} is not here (there is no {file}): `fedpoison data fetch {name}` brings it")
     try:
-        return load_file(file)
-    except SafetensorError as error:
+        arrays: Arrays = load_file(file)
+        recipe.check(arrays)
+        return arrays
+    except (SafetensorError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({error}): delete it and `fedpoison data fetch {name}`") from error
+
+
+def fingerprint(place: str) -> str:
+    """A digest of a user's file, or of the parquet files below a folder and their names; the name where is neither.
+
+    A file is read again only when its size or time of change is another.
+    """
+    path = Path(place).expanduser()
+    files = [path] if path.is_file() else sorted(path.rglob("*.parquet")) if place else []
+    if not files:
+        return place
+    whole = hashlib.sha256()
+    for file in files:
+        known = file.stat()
+        whole.update(f"{file.relative_to(path)} {_digest(file, known.st_mtime_ns, known.st_size)}\n".encode())
+    return whole.hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _digest(file: Path, changed: int, size: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

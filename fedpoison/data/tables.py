@@ -19,12 +19,7 @@ def from_frames(train: pl.DataFrame, test: pl.DataFrame, label: str, client: str
     for name in (label, *([client] if client else [])):
         if name not in train.columns:
             raise ValueError(f"there is no column {name!r}; there are {', '.join(train.columns)}")
-    classes = train[label].unique().sort()
-    unknown = set(test[label]) - set(classes)
-    if unknown or train[label].null_count():
-        raise ValueError(
-            f"the test part has labels {sorted(map(str, unknown))} that no train row has, or some are missing"
-        )
+    *labels, n_classes = numbered_classes(train[label], test[label])
     blocks = [
         columns
         for name in train.columns
@@ -33,16 +28,13 @@ def from_frames(train: pl.DataFrame, test: pl.DataFrame, label: str, client: str
     if not blocks:
         raise ValueError("no column but the label varies")
     both = torch.from_numpy(np.concatenate(blocks).T.astype(np.float32))
-    labels = [
-        torch.from_numpy(classes.search_sorted(part[label]).to_numpy().astype(np.int64)) for part in (train, test)
-    ]
     return Dataset(
         both[: len(train)].contiguous(),
         labels[0],
         both[len(train) :].contiguous(),
         labels[1],
-        len(classes),
-        clients=_numbered(train[client]) if client else None,
+        n_classes,
+        clients=numbered_clients(train[client]) if client else None,
     )
 
 
@@ -76,5 +68,20 @@ def _columns(train: pl.Series, test: pl.Series) -> np.ndarray:
     )
 
 
-def _numbered(clients: pl.Series) -> Tensor:
+def numbered_classes(train: pl.Series, test: pl.Series) -> tuple[Tensor, Tensor, int]:
+    """Labels int64 by the ascending order of the train part's, and how many classes; ValueError for any other one."""
+    classes = train.unique().sort()
+    unknown = set(test) - set(classes)
+    if unknown or train.null_count():
+        raise ValueError(
+            f"the test part has labels {sorted(map(str, unknown))} that no train row has, or some are missing"
+        )
+    found = [torch.from_numpy(classes.search_sorted(part).to_numpy().astype(np.int64)) for part in (train, test)]
+    return found[0], found[1], len(classes)
+
+
+def numbered_clients(clients: pl.Series) -> Tensor:
+    """Whom each row belongs to, int64, 0 to K − 1 in the names' order; ValueError where that is missing."""
+    if clients.null_count():
+        raise ValueError(f"{clients.null_count()} rows have no {clients.name!r}, which says whose they are")
     return torch.from_numpy(clients.cast(pl.String).rank("dense").to_numpy().astype(np.int64) - 1)

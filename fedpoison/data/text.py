@@ -87,13 +87,14 @@ SPAM = Recipe(
 
 @dataset(licence="public domain (Project Gutenberg)", recipe=SHAKESPEARE)
 def shakespeare(*, length: Count = 80, stride: Count = 20, min_characters: Count = 2000) -> Dataset:
-    """Shakespeare's roles, its natural clients: the next character after `length` others.
+    """Shakespeare's 429 roles, its natural clients: 137,487 train and 33,236 test samples, the next of 74 characters.
 
-    After McMahan et al. 2017 and Caldas et al. 2018. Roles with less than `min_characters` are left out; a sample
-    begins every `stride` characters; the last fifth of a role's text is for testing. Tokens are the characters that
-    occur.
+    After McMahan et al. 2017 and Caldas et al. 2018: a sample is `length` characters and the one that follows. Roles
+    with less than `min_characters` are left out; a sample begins every `stride` characters; the last fifth of a role's
+    text is for testing. Tokens are the characters that occur.
     """
-    roles = [text for text in _unpacked(stored("shakespeare")) if len(text) >= max(min_characters, 5 * (length + 1))]
+    fewest = max(min_characters, 5 * (length + 1))
+    roles = [text for text in _unpacked(stored("shakespeare", SHAKESPEARE)) if len(text) >= fewest]
     if not roles:
         raise ValueError(f"shakespeare: no role has {min_characters} characters and five samples of {length}")
     known = np.unique(np.concatenate([np.frombuffer(text, np.uint8) for text in roles]))
@@ -120,12 +121,12 @@ def shakespeare(*, length: Count = 80, stride: Count = 20, min_characters: Count
 
 @dataset(licence="public domain (PDDL, CC0)", recipe=SPAM)
 def spam(*, length: Count = 100, words: Count = 2000) -> Dataset:
-    """SpamAssassin's e-mails without their headers, spam or not: the first `length` words of each.
+    """SpamAssassin's e-mails, spam (30 %) or not: 4,680 train and 1,171 test bodies, the first `length` words of each.
 
     Bodies that come twice are dropped before every fifth of a class is taken for testing. Tokens are the `words`
     commonest in the train part, one for all others, and one for the end.
     """
-    arrays = stored("spam")
+    arrays = stored("spam", SPAM)
     labels = arrays["spam"].astype(np.int64)
     letters = [_WORD.findall(text.decode(errors="ignore").lower())[:length] for text in _unpacked(arrays)]
     test = np.zeros(len(labels), dtype=bool)

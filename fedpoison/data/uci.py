@@ -54,7 +54,7 @@ HEART = Recipe(
 @dataset(licence="UCI, CC BY 4.0", recipe=ADULT)
 def adult() -> Dataset:
     """Adult (census income): 32,561 train and 16,281 test rows, 2 classes (24 % over 50,000 dollars)."""
-    files = stored("adult")
+    files = stored("adult", ADULT)
     train, test = (_adult_rows(files[f"adult.{part}"].tobytes()) for part in ("data", "test"))
     return from_frames(train, test, "income")
 
@@ -70,7 +70,7 @@ def _adult_rows(content: bytes) -> pl.DataFrame:
 @dataset(licence="UCI, CC BY 4.0", recipe=GERMAN)
 def german_credit() -> Dataset:
     """German credit: 800 train and 200 test rows, 2 classes (30 % bad)."""
-    content = stored("german_credit")["german.data"].tobytes()
+    content = stored("german_credit", GERMAN)["german.data"].tobytes()
     rows = [line.split() for line in content.decode().splitlines() if line.strip()]
     names = [*(f"a{i}" for i in range(1, 21)), "class"]
     frame = pl.DataFrame(rows, schema=names, orient="row")
@@ -81,6 +81,6 @@ def german_credit() -> Dataset:
 @dataset(licence="UCI, CC BY 4.0", recipe=HEART)
 def heart() -> Dataset:
     """Heart disease in four hospitals, which are its natural clients: 736 train and 184 test rows, ill or not."""
-    content = stored("heart")["heart_disease_uci.csv"].tobytes()
+    content = stored("heart", HEART)["heart_disease_uci.csv"].tobytes()
     frame = pl.read_csv(io.BytesIO(content)).with_columns(ill=pl.col("num") > 0).drop("id", "num")
     return from_frames(*split(frame, "ill", 0.2), label="ill", client="dataset")

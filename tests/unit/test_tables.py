@@ -1,5 +1,6 @@
 """Tables, files of a user's own, and text as data sets."""
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -159,6 +160,71 @@ def test_a_folder_of_parquet_files_with_numbers_or_a_table(tmp_path: Path) -> No
         data("parquet", folder=str(tmp_path / "empty"))
 
 
+NUMBERS = {"x": [[1.0, 2.0], [3.0, 4.0]], "label": ["a", "c"]}
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ({}, {"label": ["b", "a"]}, r"the test part has labels \['b'\] that no train row has"),
+        ({"label": [0, None]}, {"label": [0, 1]}, "or some are missing"),
+        ({"x": [[1.0], [2.0, 3.0]]}, {}, "the lists in 'x' are not numbers, or not all of one length"),
+        ({"x": [["p"], ["q"]]}, {}, "the lists in 'x' are not numbers"),
+        ({"x": [[1.0, 2.0], None]}, {}, "1 rows have no sample"),
+        ({"x": [png(1), png(1, "L")]}, {"x": [png(1), png(2)]}, r"not all of one size and colour: \(1, 4, 5\), \(3, "),
+        ({"who": ["k", None]}, {}, "1 rows have no 'who', which says whose they are"),
+    ],
+)
+def test_a_folder_of_parquet_files_that_cannot_be_is_refused(
+    tmp_path: Path, train: dict[str, Any], test: dict[str, Any], message: str
+) -> None:
+    pl.DataFrame(NUMBERS | train).write_parquet(tmp_path / "train.parquet")
+    pl.DataFrame(NUMBERS | test).write_parquet(tmp_path / "test.parquet")
+    with pytest.raises(ValueError, match=message):
+        data("parquet", folder=str(tmp_path), sample="x", client="who" if "who" in train else None)
+
+
+def test_lists_of_unsigned_bytes_are_scaled(tmp_path: Path) -> None:
+    pixels = pl.Series([[[0, 255]], [[51, 102]]], dtype=pl.List(pl.List(pl.UInt8)))
+    for part in ("train", "test"):
+        pl.DataFrame({"pixels": pixels, "label": [0, 2]}).write_parquet(tmp_path / f"{part}.parquet")
+    made = data("parquet", folder=str(tmp_path), sample="pixels")
+    assert made.train_images.flatten().tolist() == pytest.approx([0, 1, 0.2, 0.4])
+    assert (made.train_labels.tolist(), made.n_classes) == ([0, 2], 3)  # a class without a sample stays one
+
+
+def test_no_folder_means_none_not_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ("train", "test"):
+        pl.DataFrame(NUMBERS).write_parquet(tmp_path / f"{part}.parquet")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"name the folder in `\[data\] folder`"):
+        data("parquet")
+
+
+def test_a_users_data_tell_runs_apart_by_what_they_hold(tmp_path: Path) -> None:
+    def identity(**chosen: Any) -> str:
+        return parse({"name": "t", "rounds": 1, "data": chosen, "clients": {"count": 2}}).hash
+
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    first.write_text("x,label\n1,0\n2,1\n")
+    second.write_text("x,label\n1,0\n2,1\n")
+    before = identity(name="csv", file=str(first))
+    assert identity(name="csv", file=str(second)) == before
+    first.write_text("x,label\n1,0\n2,10\n")
+    assert identity(name="csv", file=str(first)) != before
+    assert identity(name="csv", file=str(second), label="x") != before
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for part in ("train", "test"):
+        pl.DataFrame(NUMBERS).write_parquet(folder / f"{part}.parquet")
+    before = identity(name="parquet", folder=str(folder))
+    (folder / "README").write_text("not data")
+    assert identity(name="parquet", folder=str(folder)) == before
+    (folder / "test.parquet").rename(folder / "test-2.parquet")
+    assert identity(name="parquet", folder=str(folder)) != before
+    assert identity(name="parquet", folder="nowhere") != identity(name="parquet", folder="elsewhere")
+
+
 # Text
 
 
@@ -177,7 +243,12 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def keep(name: str, arrays: Any) -> None:
         file_of(name).parent.mkdir(parents=True)
-        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, file_of(name))
+        made = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+        save_file(made, file_of(name))
+        for key, value in made.items():  # these are not what was published
+            monkeypatch.setitem(
+                entries("dataset")[name].recipe.sha256, key, hashlib.sha256(value.tobytes()).hexdigest()
+            )
 
     return keep
 
@@ -258,7 +329,7 @@ def test_what_was_really_fetched_is_what_was_published(name: str) -> None:
     if not file_of(name).is_file():
         pytest.skip(f"{name} is not fetched here")
     recipe, train, test, classes = REAL[name]
-    recipe.check(stored(name))
+    assert set(stored(name, recipe)) == set(recipe.sha256)
     made = data(name)
     assert (len(made.train_labels), len(made.test_labels), made.n_classes) == (train, test, classes)
     if name == "heart":
