@@ -68,6 +68,12 @@ def test_a_dataset_says_what_is_wrong_with_it(changed: dict[str, object], messag
         Dataset(**parts(**changed))
 
 
+def test_tokens_have_two_dimensions() -> None:
+    tokens = torch.zeros(4, 3, 1, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"train images have shape \(4, 3, 1\) .* not \[N, length\], and \[N\]"):
+        Dataset(**parts(train_images=tokens, test_images=tokens, vocabulary=2))
+
+
 # The data that comes along
 
 
