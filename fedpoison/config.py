@@ -4,7 +4,6 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -368,7 +367,7 @@ class Config(Section):
         if not self.engine.entry.file_hash:
             table["engine"] = "sequential" if self.engine.name == "sequential" else "batched"
         if self.warm_start and self.warm_start.file:
-            table["warm_start"] = _digest(Path(self.warm_start.file), Path(self.warm_start.file).stat().st_mtime_ns)
+            table["warm_start"] = fingerprint(self.warm_start.file)
         if not self.malicious:
             table["threat"] = {"data": table["threat"].get("data")}
         chosen = (self.model, self.engine, self.data.dataset, self.data.partition, self.threat.data)
@@ -378,12 +377,6 @@ class Config(Section):
         for name, content in files.items():  # what a file says counts, not where it lies
             text = text.replace(json.dumps(name), json.dumps(content))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-@lru_cache(maxsize=64)
-def _digest(path: Path, changed: int) -> str:
-    """The sha256 of a file, read once for each time that it changed."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _without_none(table: Any) -> Any:

@@ -80,7 +80,11 @@ def german_credit() -> Dataset:
 
 @dataset(licence="UCI, CC BY 4.0", recipe=HEART)
 def heart() -> Dataset:
-    """Heart disease in four hospitals, which are its natural clients: 736 train and 184 test rows, ill or not."""
+    """Heart disease in four hospitals, which are its natural clients: 736 train and 184 test rows, ill or not.
+
+    As published: cholesterol is 0, most likely for missing, in all Swiss rows and many of the VA's, and so tells much
+    of the hospital.
+    """
     content = stored("heart", HEART)["heart_disease_uci.csv"].tobytes()
     frame = pl.read_csv(io.BytesIO(content)).with_columns(ill=pl.col("num") > 0).drop("id", "num")
     return from_frames(*split(frame, "ill", 0.2), label="ill", client="dataset")
