@@ -1,5 +1,7 @@
 """Bulyan: Krum again and again, then the mean around the median of what it chose."""
 
+from typing import Literal
+
 import torch
 
 from fedpoison.aggregators.krum import krum_scores
@@ -15,14 +17,24 @@ from fedpoison.types import SquaredDistances, Update, Updates
     needs="n > 4*f + 2",
     claims=("permutation", "unanimity", "translation", "scale"),
 )
-def bulyan(updates: Updates, squared_distances: SquaredDistances, f: int) -> Update:
+def bulyan(
+    updates: Updates,
+    squared_distances: SquaredDistances,
+    f: int,
+    *,
+    variant: Literal["iterated", "one_shot"] = "iterated",
+) -> Update:
     """Choose n − 2f updates by Krum, one after the other, then average the n − 4f values closest to their median.
 
     El Mhamdi et al. 2018, with Krum as the inner rule: each choice scores the updates that are left, m of them, by
     their m − f − 2 nearest, one at the least. With one neighbour two mutually nearest updates score alike; of equals
-    the one closer to all that are left is taken, so that the clients' order does not matter.
+    the one closer to all that are left is taken, so that the clients' order does not matter. "one_shot" scores once and
+    takes the n − 2f lowest, as Flower does.
     """
     n = len(updates)
+    if variant == "one_shot":
+        best = krum_scores(squared_distances, f).argsort(stable=True)[: n - 2 * f]
+        return mean_around_median(updates[best.sort().values], n - 4 * f)
     left, chosen = list(range(n)), []
     for _ in range(n - 2 * f):
         among = squared_distances[left][:, left]

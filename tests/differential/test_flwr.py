@@ -10,7 +10,7 @@ import torch
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.server.strategy.aggregate import aggregate as old_fedavg
 from flwr.server.strategy.aggregate import aggregate_krum, aggregate_median, aggregate_trimmed_avg
-from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Krum, MultiKrum
+from flwr.serverapp.strategy import Bulyan, FedAvg, FedMedian, FedTrimmedAvg, Krum, MultiKrum
 from torch import Tensor
 
 from fedpoison import Verdict, aggregate
@@ -103,6 +103,18 @@ def test_trimmed_mean_agrees_where_beta_n_is_no_fraction(n: int, f: int) -> None
     assert_same(ours, flower(FedTrimmedAvg(beta=beta), updates))
     assert_same(ours, old_flower(aggregate_trimmed_avg, updates, beta))
     assert_same(aggregate("trimmed_mean", updates, f=0).update, flower(FedTrimmedAvg(beta=0.0), updates))
+
+
+@pytest.mark.parametrize(("n", "f"), [(7, 1), (11, 2), (16, 3), (24, 5)])
+def test_bulyan_agrees_when_it_chooses_at_once(n: int, f: int) -> None:
+    """Flower scores once; the paper chooses one after the other, and that gives another aggregate."""
+    apart = 0
+    for seed in range(5):
+        updates = rows(n, seed=seed)
+        theirs = flower(Bulyan(num_malicious_nodes=f), updates)
+        assert_same(aggregate("bulyan", updates, f=f, variant="one_shot").update, theirs)
+        apart += not torch.allclose(aggregate("bulyan", updates, f=f).update, theirs, atol=1e-4)
+    assert apart > 0
 
 
 @pytest.mark.parametrize(("n", "f"), SIZES)
