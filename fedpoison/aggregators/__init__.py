@@ -3,6 +3,7 @@
 from fedpoison.aggregators import bulyan as bulyan
 from fedpoison.aggregators import centered_clipping as centered_clipping
 from fedpoison.aggregators import cge as cge
+from fedpoison.aggregators import dnc as dnc
 from fedpoison.aggregators import geometric_median as geometric_median
 from fedpoison.aggregators import krum as krum
 from fedpoison.aggregators import meamed as meamed

@@ -24,6 +24,8 @@ N, D = 11, 24
 CLAIMS = {"permutation", "unanimity", "translation", "scale", "rotation"}
 NOT_ROBUST = {"mean", "rlr"}
 """Rules that promise nothing against huge rows."""
+ONE_DIRECTION = {"dnc"}
+"""Rules that withstand huge rows in one direction only."""
 
 each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda entry: entry.name)
 each_step = pytest.mark.parametrize("step", STEPS, ids=lambda entry: entry.name)
@@ -230,7 +232,9 @@ def poisoned(rule: Entry, seed: int, large: float, dtype: torch.dtype) -> Iterat
         yield updates.to(dtype), honest, f
 
 
-@pytest.mark.parametrize("rule", [e for e in RULES if e.name not in NOT_ROBUST], ids=lambda entry: entry.name)
+@pytest.mark.parametrize(
+    "rule", [e for e in RULES if e.name not in NOT_ROBUST | ONE_DIRECTION], ids=lambda entry: entry.name
+)
 @each_dtype
 @pytest.mark.parametrize("large", [1e3, 1e9, 1e30])
 def test_the_attackers_cannot_carry_the_aggregate_away(rule: Entry, large: float, dtype: torch.dtype) -> None:
@@ -241,6 +245,16 @@ def test_the_attackers_cannot_carry_the_aggregate_away(rule: Entry, large: float
         spread = (exact - middle).norm(dim=1).max()
         reach = 2 * (N - f) / (N - 2 * f) * spread
         assert (run(rule, updates, f=f).update.double() - middle).norm() <= reach
+
+
+@pytest.mark.parametrize("large", [1e3, 1e9])
+def test_huge_rows_must_go_several_ways_to_carry_dnc_away(large: float) -> None:
+    for name in ONE_DIRECTION:
+        rule = entries("aggregator")[name]
+        together, apart, _ = poisoned(rule, int(math.log10(large)), large, torch.float64)
+        for (updates, honest, f), withstood in ((together, True), (apart, False)):
+            moved = (run(rule, updates, f=f).update - updates[honest].mean(dim=0)).norm()
+            assert (moved < 10 * updates[honest].norm(dim=1).max()) == withstood
 
 
 def test_one_huge_row_carries_the_mean_away() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedpoison import aggregate, craft
+from fedpoison.seeding import Stream
 
 seeds = settings(derandomize=True, deadline=None, max_examples=25)
 SIZES = ((3, 0), (4, 1), (7, 1), (8, 3), (11, 2), (12, 5), (25, 5))
@@ -143,3 +144,49 @@ def test_rlr_turns_what_only_attackers_push() -> None:
     assert aggregate("rlr", matrix, f=1).update.tolist() == [1.0, 1.0]
     with pytest.raises(ValueError, match="rlr needs threshold is None or threshold <= n"):
         aggregate("rlr", matrix, threshold=11)
+
+
+def dnc_by_definition(matrix: Tensor, f: int, seed: int, iterations: int, dimensions: int, share: float) -> list[int]:
+    rng = Stream(seed, "defence", 1).torch()
+    good = set(range(len(matrix)))
+    for _ in range(iterations):
+        chosen = torch.randperm(matrix.shape[1], generator=rng)[:dimensions].sort().values
+        part = matrix[:, chosen].double()
+        centred = part - part.mean(dim=0)
+        direction = torch.linalg.svd(centred, full_matrices=False).Vh[0]
+        scores = ((centred @ direction) ** 2).tolist()
+        good &= set(sorted(range(len(matrix)), key=lambda i: scores[i])[: len(matrix) - int(share * f + 0.5)])
+    return sorted(good)
+
+
+@pytest.mark.parametrize(("n", "f"), [(9, 1), (20, 3), (25, 2)])
+@pytest.mark.parametrize(("iterations", "dimensions", "share"), [(1, 10_000, 1.0), (3, 12, 1.0), (2, 7, 1.5)])
+@given(seed=st.integers(0, 99))
+@seeds
+def test_dnc_equals_its_definition(n: int, f: int, iterations: int, dimensions: int, share: float, seed: int) -> None:
+    matrix = rows(n, seed=seed)
+    expected = dnc_by_definition(matrix, f, seed, iterations, dimensions, share)
+    options = {"iterations": iterations, "dimensions": dimensions, "share": share}
+    verdict = aggregate("dnc", matrix, f=f, seed=seed, **options)
+    assert verdict.flagged is not None
+    assert (~verdict.flagged).nonzero().flatten().tolist() == expected
+    assert torch.allclose(verdict.update, matrix[expected].mean(dim=0))
+
+
+@pytest.mark.parametrize("attack", [("alie", {"z": 1.5}), ("ipm", {"epsilon": 1.0}), ("sign_flip", {})])
+def test_dnc_finds_colluders_who_send_the_same(attack: tuple[str, dict[str, float]]) -> None:
+    name, options = attack
+    honest = rows(16, 400, seed=2) + 1
+    known = {"benign": honest} if name != "sign_flip" else {"own": honest[:4]}
+    crafted = craft(name, n_malicious=4, **known, **options)
+    assert isinstance(crafted, Tensor)
+    verdict = aggregate("dnc", torch.cat([honest, crafted]), f=4)
+    assert verdict.flagged is not None
+    assert verdict.flagged[-4:].all()
+
+
+def test_dnc_keeps_those_who_stay_most_often_when_nobody_always_does() -> None:
+    verdict = aggregate("dnc", rows(9, 50), f=4, iterations=40, dimensions=5)
+    assert verdict.update.isfinite().all()
+    assert verdict.weights is not None
+    assert 0 < int((verdict.weights > 0).sum()) < 9
