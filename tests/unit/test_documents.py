@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import fedpoison
-from fedpoison.config import Clients, Config, Data, DefenceConfig, Schedule, ThreatConfig
+from fedpoison.config import Config
 from fedpoison.lookup import load_file
+from fedpoison.sections import Clients, Data, DefenceConfig, Schedule, ThreatConfig
 from fedpoison.server import Server
 from fedpoison.sweep import flatten, load
 from fedpoison.training import Local
