@@ -102,7 +102,7 @@ def _row(record: Record, clean: Record | None) -> dict[str, Any]:
     both = clean is not None and clean["accuracy"] is not None and record["accuracy"] is not None
     return {
         "round": record["round"],
-        **{name: record[name] for name in SCORES},
+        **{name: record.get(name) for name in SCORES},  # runs of older versions have fewer
         "attack_success": _success(record),
         **{name: record["detection"][name] for name in DETECTION},
         "malicious": len(record["malicious"]),
