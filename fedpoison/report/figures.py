@@ -26,6 +26,8 @@ _SHARES = {"accuracy", "attack_success", "asr", "asr_untriggered", "target_succe
 _CLEAN = "mean, no attack"
 _TITLE = 36
 """Characters in a line of a panel's title."""
+_ABREAST, _WRAPPED = 6, 4
+"""Panels that stand side by side, and how many do where there are more."""
 _FORMATS = (".png", ".pdf", ".svg")
 
 
@@ -61,14 +63,18 @@ def draw(frame: pl.DataFrame, metrics: Sequence[str], schedules: Mapping[str, Ma
     panels = frame["panel"].unique(maintain_order=True).to_list()
     lines = frame["line"].unique(maintain_order=True).to_list()
     titles = [textwrap.fill(panel, _TITLE) for panel in panels]
-    width, height = max(3.4 * len(panels), 4.2), 2.1 * len(metrics) + 0.16 * max(title.count("\n") for title in titles)
+    columns = len(panels) if len(panels) <= _ABREAST else _WRAPPED
+    bands = -(-len(panels) // columns)
+    width = max(3.4 * columns, 4.2)
+    height = bands * (2.1 * len(metrics) + 0.16 * max(title.count("\n") for title in titles))
     figure, axes = plt.subplots(
-        len(metrics), len(panels), figsize=(width, height), squeeze=False, sharex="col", sharey="row"
+        bands * len(metrics), columns, figsize=(width, height), squeeze=False, sharex="col", sharey="row"
     )
     styles = dict(zip(lines, _styles(len(lines)), strict=True))
     for row, metric in enumerate(metrics):
-        for column, panel in enumerate(panels):
-            ax, part = axes[row][column], frame.filter(pl.col("panel") == panel)
+        for number, panel in enumerate(panels):
+            band, column = divmod(number, columns)
+            ax, part = axes[band * len(metrics) + row][column], frame.filter(pl.col("panel") == panel)
             _shade(ax, part, schedules)
             for line in lines:
                 _line(ax, part.filter(pl.col("line") == line), metric, styles[line])
@@ -77,7 +83,7 @@ def draw(frame: pl.DataFrame, metrics: Sequence[str], schedules: Mapping[str, Ma
             if metric == "accuracy":
                 _reference(ax, part)
             if row == 0:
-                ax.set_title(titles[column])
+                ax.set_title(titles[number])
             if row == len(metrics) - 1:
                 ax.set_xlabel("round")
             if column == 0:
@@ -85,6 +91,8 @@ def draw(frame: pl.DataFrame, metrics: Sequence[str], schedules: Mapping[str, Ma
             if metric in _SHARES:
                 ax.set_ylim(*_limits(frame, metric))
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    for ax in axes.flat:
+        ax.set_visible(bool(ax.lines or ax.texts))
     _add_legend(figure, axes, lines)
     return figure
 

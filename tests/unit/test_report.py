@@ -454,3 +454,24 @@ def test_no_text_is_cut_off_or_overlaps(panels: list[str], lines: list[str], sty
     assert len(labels) == len(lines)
     for one, other in combinations([*titles, *labels], 2):
         assert not one.overlaps(other)
+
+
+@pytest.mark.parametrize(("panels", "shape"), [(1, (2, 1)), (6, (2, 6)), (7, (4, 4)), (12, (6, 4))])
+def test_many_panels_are_wrapped_and_none_is_lost(panels: int, shape: tuple[int, int]) -> None:
+    rows = [
+        {"panel": f"p{p:02}", "line": "mean", "rule": "mean", "seed": 0, "run": "r", "round": r, "clean_accuracy": None}
+        | {"accuracy": 0.5 + p / 100, "loss": float(p)}
+        for p in range(panels)
+        for r in (1, 2)
+    ]
+    frame = pl.DataFrame(rows, schema_overrides={"clean_accuracy": pl.Float64})
+    figure = draw(frame, ["accuracy", "loss"], {})
+    axes = [ax for ax in figure.axes if ax.get_visible()]
+    assert len(figure.axes) == shape[0] * shape[1]
+    assert len(axes) == 2 * panels
+    titled = {ax.get_title(loc="left") or ax.get_title() for ax in axes} - {""}
+    assert titled == {f"p{p:02}" for p in range(panels)}
+    for ax in axes:
+        title = ax.get_title(loc="left") or ax.get_title()
+        if title:
+            assert ax.lines[0].get_ydata()[0] == pytest.approx(0.5 + int(title[1:]) / 100)
