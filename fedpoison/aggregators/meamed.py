@@ -2,7 +2,7 @@
 
 import torch
 
-from fedpoison.linalg.sorting import sort_columns
+from fedpoison.linalg.sorting import middle_row, sort_columns
 from fedpoison.registry import aggregator
 from fedpoison.types import Update, Updates
 
@@ -10,7 +10,7 @@ from fedpoison.types import Update, Updates
 def mean_around_median(updates: Updates, keep: int) -> Update:
     """The mean of each coordinate's `keep` values closest to its median; of two as close, the smaller."""
     values, n = sort_columns(updates), len(updates)
-    middle = 0.5 * values[(n - 1) // 2] + 0.5 * values[n // 2]
+    middle = middle_row(values)
     # the closest values lie side by side: their window moves up while it drops a farther value than it gains
     drop, gain = values[: n - keep], values[keep:]
     first = (middle - drop > gain - middle).sum(dim=0)

@@ -1,6 +1,6 @@
 """Coordinate-wise median."""
 
-from fedpoison.linalg.sorting import sort_columns
+from fedpoison.linalg.sorting import middle_row, sort_columns
 from fedpoison.registry import aggregator
 from fedpoison.types import Update, Updates
 
@@ -17,5 +17,4 @@ def median(updates: Updates) -> Update:
 
     Yin et al. 2018, Definition 1.
     """
-    values, n = sort_columns(updates), len(updates)
-    return 0.5 * values[(n - 1) // 2] + 0.5 * values[n // 2]  # halved first: two huge values do not overflow
+    return middle_row(sort_columns(updates))

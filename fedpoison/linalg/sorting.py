@@ -16,6 +16,12 @@ def sort_columns(updates: Updates) -> Updates:
     return torch.from_numpy(columns).T
 
 
+def middle_row(values: Updates) -> Update:
+    """The median of each sorted column; of an even number of values, the mean of the middle two."""
+    n = len(values)
+    return 0.5 * values[(n - 1) // 2] + 0.5 * values[n // 2]  # halved first: two huge values do not overflow
+
+
 def mean_rows(rows: Updates) -> Update:
     """The mean over rows, accumulated in float64."""
     return rows.mean(dim=0, dtype=torch.float64).to(rows.dtype)

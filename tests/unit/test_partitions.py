@@ -150,8 +150,10 @@ def test_dirichlet_refuses_what_cannot_be(options: dict[str, float], message: st
 def test_each_split_gives_each_sample_once_and_some_to_each(
     split: Callable[..., list[np.ndarray]], n_clients: int
 ) -> None:
-    if n_clients == 1 and split in (label_bias, classes_per_client):
-        pytest.skip("one client cannot have ten groups, or two of ten classes")
+    if n_clients == 1 and split in (label_bias, classes_per_client):  # ten groups, or two of ten classes
+        with pytest.raises(ValueError, match="1 clients"):
+            split(LABELS, n_clients, stream())
+        return
     parts = split(np.random.default_rng(5).permutation(LABELS), n_clients, stream(n_clients))
     assert_each_sample_once(parts, len(LABELS), n_clients)
     assert min(map(len, parts)) > 0
