@@ -1,14 +1,16 @@
-"""Several clients at once: their nets as stacks of matrices, stacks over threads.
+"""Several clients at once: their nets as stacks of layers, stacks over threads.
 
-A stack of K clients does each layer as one batched matrix product, with the backward pass written out and the
-SGD step folded into the product that forms the gradient. A slice of a batched product has the same bits
-whatever it is stacked with, if all slots are aligned alike; short batches are padded to the full size. So a
-client's update does not depend on its neighbours, the stack size or the number of threads.
+A stack of K clients does each layer as one batched operation, with the backward pass written out and, where it can
+be, the SGD step folded into the product that forms the gradient. A slice of a batched product has the same bits
+whatever it is stacked with, if all slots are aligned alike; a grouped convolution has if the number of groups is
+always the same, so stacks with convolutions are filled up with empty slots. Short batches are padded to the full
+size. So a client's update does not depend on its neighbours or the number of threads.
 """
 
 import copy
+import math
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -17,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from fedpoison.data.augment import Augment
-from fedpoison.engines.descent import Descent, descent
+from fedpoison.engines.descent import descent
+from fedpoison.engines.layers import Pass
+from fedpoison.engines.stackable import Net, convolution_work, net_of
 from fedpoison.federation import Federation, Shard
-from fedpoison.models.inputs import Normalise
 from fedpoison.models.vector import travelling
 from fedpoison.parallel import in_parallel, workers
 from fedpoison.registry import engine
@@ -30,18 +33,29 @@ from fedpoison.types import Count, Event, Images, Labels, Params
 _CACHE_BYTES = 4_000_000
 """What a stack's parameters may take; a little over an L2 cache was fastest where it was measured."""
 
+_STEP = 200_000_000
+"""Multiplications of a stack's convolutions, forward in one step, beyond which more nets at once gain nothing."""
+
 
 @engine()
 def batched(model: nn.Module, federation: Federation, local: Local, *, stack: Count | None = None) -> Engine:
-    """Clients in stacks over threads, for nn.Sequential nets of Linear, ReLU and Flatten; others one by one.
+    """Clients in stacks over threads, for nn.Sequential nets of the usual layers; others one by one.
 
     `stack`: clients a stack at the most; what fits the cache unless given.
     """
-    net = _stackable(model)
-    if net is None:
-        return OneByOne(model, federation, local)
-    size = sum(p.numel() * p.element_size() for p in travelling(model))
-    return Batched(net, federation, local, stack or max(1, min(8, _CACHE_BYTES // size)))
+    dataset = federation.dataset
+    slots = stack or _slots(model, federation, local)
+    net = net_of(model, dataset.input_shape, dataset.vocabulary is not None, slots)
+    return Batched(net, federation, local, slots) if net else OneByOne(model, federation, local)
+
+
+def _slots(model: nn.Module, federation: Federation, local: Local) -> int:
+    """How many nets a stack has, from what stays the same however many workers there are and whoever attacks."""
+    slots = min(8, _CACHE_BYTES // sum(p.numel() * p.element_size() for p in travelling(model)))
+    if work := convolution_work(model, federation.dataset.input_shape):
+        enough = round(_STEP / (work * min(local.batch_size, federation.largest)))
+        slots = min(slots, enough, federation.clients // 8)  # stacks of pictures are full or waste work
+    return max(1, slots)
 
 
 class OneByOne:
@@ -67,58 +81,11 @@ class OneByOne:
         return Trained(updates, (said,) if plan.round == 1 else ())
 
 
-@dataclass(frozen=True)
-class Linear:
-    """A linear layer's place in the parameter vector; `rectified` if a ReLU follows."""
-
-    weight: slice
-    bias: slice | None
-    outputs: int
-    inputs: int
-    rectified: bool
-
-
-@dataclass(frozen=True)
-class Stackable:
-    """A net of linear layers with or without ReLU, and the normalisation before it."""
-
-    normalise: Normalise | None
-    layers: list[Linear]
-
-
-def _stackable(model: nn.Module) -> Stackable | None:
-    """The net as layers that can be stacked, or None if it is anything else."""
-    modules = list(model) if type(model) is nn.Sequential else []
-    parameters = [p for m in modules for p in m.parameters()]
-    plain = not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in (model, *modules))
-    if not plain or len({id(p) for p in parameters}) < len(parameters) or not all(p.requires_grad for p in parameters):
-        return None
-    first = modules[0] if modules else None
-    normalise = first if isinstance(first, Normalise) else None
-    modules = modules[1:] if normalise else modules
-    if modules and type(modules[0]) is nn.Flatten and (modules[0].start_dim, modules[0].end_dim) == (1, -1):
-        modules = modules[1:]
-    layers: list[Linear] = []
-    place = 0
-    for module in modules:
-        if type(module) is nn.ReLU and layers and not layers[-1].rectified:
-            layers[-1] = replace(layers[-1], rectified=True)
-        elif type(module) is nn.Linear and module.weight.dtype == torch.float32:
-            weight = slice(place, place + module.weight.numel())
-            place = weight.stop
-            bias = None if module.bias is None else slice(place, place + module.out_features)
-            place = place if bias is None else bias.stop
-            layers.append(Linear(weight, bias, module.out_features, module.in_features, False))
-        else:
-            return None
-    return Stackable(normalise, layers) if layers and not layers[-1].rectified else None
-
-
 class Batched:
     """Stacks of clients, a stack a thread."""
 
-    def __init__(self, net: Stackable, federation: Federation, local: Local, stack: int) -> None:
-        self._net, self._federation, self._local, self._stack = net, federation, local, stack
+    def __init__(self, net: Net, federation: Federation, local: Local, slots: int) -> None:
+        self._net, self._federation, self._local, self._slots = net, federation, local, slots
         self._width = _aligned(min(local.batch_size, federation.largest))
 
     def train(self, params: Params, plan: Plan) -> Trained:
@@ -133,12 +100,15 @@ class Batched:
             members = order[place].tolist()
             streams = [plan.batch_stream(plan.tasks[i]) for i in members]
             batches = _batches_of([shards[i] for i in members], streams, local, self._width, self._federation.augment)
-            _train_stack(self._net, params, batches, local, moved[place])
+            drawn = [stream.of("dropout").torch() for stream in streams] if self._net.draws else []
+            _train_stack(self._net, params, batches, local, moved[place], drawn)
 
         if not plan.tasks:
             return Trained(moved)
-        turns = -(-len(order) // (self._stack * workers()))  # as many full turns of all workers as needed
-        size = -(-len(order) // (turns * workers()))
+        size = self._slots
+        if not self._net.has_pictures:  # no more turns than needed, and all workers busy in each
+            turns = -(-len(order) // (size * workers()))
+            size = -(-len(order) // (turns * workers()))
         list(in_parallel(one, (slice(i, i + size) for i in range(0, len(order), size))))
         return Trained(moved if (order.diff() == 1).all() else moved[order.argsort()])
 
@@ -170,25 +140,42 @@ class Batches:
 
 
 @torch.no_grad()
-def _train_stack(net: Stackable, params: Params, batches: Batches, local: Local, moved: Tensor) -> None:
+def _train_stack(
+    net: Net, params: Params, batches: Batches, local: Local, moved: Tensor, drawn: list[torch.Generator]
+) -> None:
     """Write the updates of K clients, whose numbers of steps descend, into `moved` [K, d]."""
     _, k, width = batches.index.shape
-    counts, layers = batches.counts, net.layers
+    counts, shape = batches.counts, batches.images.shape[1:]
     taken = descent(moved, params, local)
-    nets = taken.nets
     share = (torch.arange(width) < counts.unsqueeze(2)).to(params.dtype).unsqueeze(3)  # 0 for padding
     if local.loss == "mean":
         share /= counts.clamp(min=1)[:, :, None, None]
-    space = params.new_empty(k * width, layers[0].inputs)
+    space = batches.images.new_empty(k * width, math.prod(shape))
     for step, active in enumerate((counts > 0).sum(dim=1).tolist()):
         inputs = batches.inputs(step, active, space)
         if net.normalise:
-            inputs = net.normalise(inputs.view(-1, *batches.images.shape[1:])).flatten(1)
-        wanted = one_hot(batches.labels[batches.index[step, :active].flatten()], layers[-1].outputs)
-        shaped = inputs.view(active, width, -1), wanted.view(active, width, -1)
-        _step(layers, nets[:active], *shaped, share[step, :active], taken)
+            inputs = net.normalise(inputs.view(-1, *shape)).flatten(1)
+        now = Pass(taken.nets[:active], taken, counts[step].tolist(), drawn)
+        labels = batches.labels[batches.index[step, :active].flatten()].view(active, width)
+        _step(net, inputs.view(active, width, -1), labels, share[step, :active], now)
         taken.end(active)
     taken.finish()
+
+
+def _step(net: Net, inputs: Tensor, labels: Tensor, share: Tensor, now: Pass) -> None:
+    """Forward and backward through all layers, with the cross-entropy between them.
+
+    `inputs` [k, B, features]; `labels` [k, B]; `share` [k, B, 1], a sample's part in the loss: 1 over the batch's size
+    for the mean, 1 for the sum, 0 for padding.
+    """
+    output, memories = inputs, []
+    for layer in net.layers:
+        output, kept = layer.forward(output, now)
+        memories.append(kept)
+    delta = torch.softmax(output, dim=2).sub_(one_hot(labels, output.shape[2])).mul_(share)
+    for depth in reversed(range(net.lowest, len(net.layers))):
+        lower = net.layers[depth].backward(delta, memories.pop(), now, depth > net.lowest)
+        delta = delta if lower is None else lower
 
 
 def _batches_of(
@@ -224,37 +211,3 @@ def _batches_of(
 def _aligned(size: int) -> int:
     """The next multiple of 16: every slot then starts on a cache line, for products may round by alignment."""
     return -(-size // 16) * 16
-
-
-def _step(
-    layers: list[Linear],
-    nets: Tensor,
-    inputs: Tensor,
-    wanted: Tensor,
-    share: Tensor,
-    taken: Descent,
-) -> None:
-    """Hand `taken` the gradient of every net [K, d] on its batch.
-
-    `inputs` [K, B, ·]; one-hot `wanted` [K, B, C]; `share` [K, B, 1], a sample's part in the loss: 1 over the batch's
-    size for the mean, 1 for the sum, 0 for padding.
-    """
-    k = len(nets)
-    weights = [nets[:, layer.weight].view(k, layer.outputs, layer.inputs) for layer in layers]
-    activations = [inputs]
-    for layer, weight in zip(layers, weights, strict=True):
-        if layer.bias is None:
-            output = torch.bmm(activations[-1], weight.transpose(1, 2))
-        else:
-            output = torch.baddbmm(nets[:, layer.bias].unsqueeze(1), activations[-1], weight.transpose(1, 2))
-        activations.append(output.relu_() if layer.rectified else output)
-    delta = torch.softmax(activations.pop(), dim=2).sub_(wanted).mul_(share)
-    ones = torch.ones_like(share).transpose(1, 2)
-    for depth in reversed(range(len(layers))):
-        layer, weight, entered = layers[depth], weights[depth], activations[depth]
-        below = torch.bmm(delta, weight) if depth else None  # before the weight moves
-        taken.take(layer.weight, delta.transpose(1, 2), entered)
-        if layer.bias is not None:
-            taken.take(layer.bias, ones, delta)
-        if below is not None:
-            delta = torch.ops.aten.threshold_backward(below, entered, 0) if layers[depth - 1].rectified else below

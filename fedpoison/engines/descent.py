@@ -1,4 +1,4 @@
-"""How a stack of nets [K, d] takes its steps, given the two factors of each layer's gradient."""
+"""How a stack of nets [K, d] takes its steps, given the gradient of each layer's parameters."""
 
 import math
 
@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 
 from fedpoison.training import Local
+
+Gradient = tuple[Tensor, Tensor] | Tensor
+"""Of some parameters of the first k nets: [k, ·], or two factors [k, rows, batch] and [k, batch, columns]."""
 
 _TORCH_CLIPS_WITH = 1e-6
 """What torch's clip_grad_norm_ adds to the norm before it divides by it."""
@@ -32,13 +35,12 @@ class Once:
         self.nets = start.expand(len(moved), -1)
         self._moved, self._start, self._local = moved, start, local
 
-    def take(self, place: slice, left: Tensor, right: Tensor) -> None:
-        """Write the step with the gradient left @ right, [k, rows, columns], of the parameters at `place`."""
-        local, shape = self._local, (len(left), left.shape[1], right.shape[2])
-        moved = self._moved[: len(left), place].view(shape)
-        moved.baddbmm_(left, right, beta=0, alpha=-local.lr)
+    def take(self, place: slice, gradient: Gradient) -> None:
+        """Write the step with this gradient of the parameters at `place`."""
+        local, moved = self._local, self._moved[:, place]
+        _add(moved, gradient, 0.0, -local.lr)
         if local.weight_decay:
-            moved.add_(self._start[place].view(shape[1:]), alpha=-local.lr * local.weight_decay)
+            moved.add_(self._start[place], alpha=-local.lr * local.weight_decay)
 
     def end(self, active: int) -> None:
         """Nothing is left to do after the last layer."""
@@ -55,19 +57,18 @@ class Fused:
         self._start, self._local = start, local
         self._velocity = _zeros_like(moved) if local.momentum else None
 
-    def take(self, place: slice, left: Tensor, right: Tensor) -> None:
-        """Step with the gradient left @ right, [k, rows, columns], of the parameters at `place` of the first k nets."""
-        local, shape = self._local, (len(left), left.shape[1], right.shape[2])
-        weight = self.nets[: len(left), place].view(shape)
-        start = self._start[place].view(shape[1:])
+    def take(self, place: slice, gradient: Gradient) -> None:
+        """Step with this gradient of the parameters at `place` of the first nets."""
+        local, k = self._local, _nets(gradient)
+        weight, start = self.nets[:k, place], self._start[place]
         decay = local.weight_decay + local.prox
         if self._velocity is None:
-            weight.baddbmm_(left, right, beta=1 - local.lr * decay, alpha=-local.lr)
+            _add(weight, gradient, 1 - local.lr * decay, -local.lr)
             if local.prox:
                 weight.add_(start, alpha=local.lr * local.prox)
             return
-        velocity = self._velocity[: len(left), place].view(shape)
-        velocity.baddbmm_(left, right, beta=local.momentum)
+        velocity = self._velocity[:k, place]
+        _add(velocity, gradient, local.momentum, 1.0)
         if decay:
             velocity.add_(weight, alpha=decay)
         if local.prox:
@@ -93,10 +94,9 @@ class Stored:
         self._first = _zeros_like(moved) if adam or local.momentum else None
         self._second = _zeros_like(moved) if adam else None
 
-    def take(self, place: slice, left: Tensor, right: Tensor) -> None:
-        """Form the gradient left @ right, [k, rows, columns], of the parameters at `place` of the first k nets."""
-        shape = (len(left), left.shape[1], right.shape[2])
-        self._gradients[: len(left), place].view(shape).baddbmm_(left, right, beta=0)
+    def take(self, place: slice, gradient: Gradient) -> None:
+        """Form this gradient of the parameters at `place` of the first nets."""
+        _add(self._gradients[: _nets(gradient), place], gradient, 0.0, 1.0)
 
     def end(self, active: int) -> None:
         """Step with the whole gradients of the first `active` nets."""
@@ -129,6 +129,21 @@ class Stored:
 
 
 Descent = Once | Fused | Stored
+
+
+def _nets(gradient: Gradient) -> int:
+    return len(gradient) if isinstance(gradient, Tensor) else len(gradient[0])
+
+
+def _add(values: Tensor, gradient: Gradient, beta: float, alpha: float) -> None:
+    """values [k, ·] ← beta · values + alpha · gradient; what was there before does not count if beta is 0."""
+    if isinstance(gradient, tuple):
+        left, right = gradient
+        values.view(len(left), left.shape[1], right.shape[2]).baddbmm_(left, right, beta=beta, alpha=alpha)
+    elif beta == 0:
+        torch.mul(gradient, alpha, out=values)
+    else:
+        values.mul_(beta).add_(gradient, alpha=alpha)
 
 
 def _zeros_like(nets: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from fedpoison.data import Dataset
 from fedpoison.data.augment import Augment
 from fedpoison.federation import Federation, Shard
 from fedpoison.lookup import entries, find
+from fedpoison.models.dropout import with_streams
 from fedpoison.models.inputs import Normalise
 from fedpoison.models.vector import flatten, load
 from fedpoison.seeding import Stream
@@ -90,7 +91,8 @@ def reference(net: nn.Module, clients: Federation, local: Local, plan: Plan) -> 
     rows = []
     for task in plan.tasks:
         shard = clients.shard(task.client, task.poisoned)
-        exact = Shard(shard.images.double(), shard.labels, shard.index)
+        images = shard.images.double() if shard.images.is_floating_point() else shard.images
+        exact = Shard(images, shard.labels, shard.index)
         stream = plan.batch_stream(task)
         rows.append(train_client(net64, flatten(net).double(), exact, stream, local, clients.augment))
     return torch.stack(rows)
@@ -251,7 +253,127 @@ def test_batched_trains_on_even_shards_and_on_tables() -> None:
     assert ((trained.updates - exact).norm(dim=1) <= rounding(flatten(net), exact, clients, local)).all()
 
 
+PICTURE = (2, 9, 8)
+
+
+def drops(p: float, channels: bool = False) -> nn.Module:
+    return with_streams((nn.Dropout2d if channels else nn.Dropout)(p))
+
+
+def registered(name: str, shape: tuple[int, ...], **options: Any) -> Callable[[], nn.Module]:
+    return lambda: with_streams(find("model", name).function(shape, CLASSES, **options))
+
+
+LAYERED: dict[str, Callable[[], nn.Module]] = {
+    "cnn": registered("cnn", PICTURE, channels=[3, 5], hidden=6),
+    "cnn-unpadded": registered("cnn", PICTURE, channels=[3], hidden=6, padding=0),
+    "cnn-dropout": registered("cnn_dropout", PICTURE),
+    "tanh": lambda: nn.Sequential(nn.Flatten(), nn.Linear(144, 5), nn.Tanh(), nn.ReLU(), nn.Linear(5, CLASSES)),
+    "gelu": lambda: nn.Sequential(nn.Flatten(), nn.Linear(144, 5), nn.GELU("tanh"), nn.Linear(5, CLASSES)),
+    "ends-in-relu": lambda: nn.Sequential(nn.Flatten(), nn.Linear(144, CLASSES), nn.ReLU()),
+    "nested": lambda: nn.Sequential(
+        nn.Flatten(), nn.Sequential(nn.Linear(144, 5), nn.ReLU(), nn.ReLU()), nn.Identity(), nn.Linear(5, CLASSES)
+    ),
+    "row-norms": lambda: nn.Sequential(
+        nn.Flatten(),
+        nn.LayerNorm(144),
+        nn.Linear(144, 8),
+        nn.GroupNorm(2, 8),
+        nn.ReLU(),
+        drops(0.3),
+        nn.LayerNorm(8, bias=False),
+        nn.LayerNorm(8, elementwise_affine=False),
+        nn.Linear(8, CLASSES),
+    ),
+    "picture-norm": lambda: nn.Sequential(
+        nn.Conv2d(2, 6, 3, stride=2, bias=False),
+        nn.GroupNorm(3, 6),
+        nn.GELU(),
+        nn.Conv2d(6, 4, 3, padding=2, dilation=2, groups=2),
+        nn.GroupNorm(1, 4, affine=False),
+        nn.Tanh(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, CLASSES),
+    ),
+    "pools": lambda: nn.Sequential(
+        drops(0.2, channels=True),
+        nn.AvgPool2d(3, stride=2, padding=1, ceil_mode=True, count_include_pad=False),
+        nn.Conv2d(2, 3, 1),
+        nn.ReLU(),
+        nn.MaxPool2d(2, stride=1),
+        nn.AdaptiveAvgPool2d((2, 3)),
+        drops(1.0, channels=True),
+        drops(0.0),
+        nn.Flatten(),
+        drops(0.4),
+        nn.Linear(18, 1),
+        nn.Linear(1, CLASSES),
+    ),
+    "norm-first": lambda: nn.Sequential(
+        nn.ReLU(), nn.GroupNorm(2, 2), nn.MaxPool2d((3, 2), padding=1), nn.Flatten(), nn.Linear(30, CLASSES)
+    ),
+}
+
+
+@pytest.mark.parametrize("net_name", LAYERED)
+@pytest.mark.parametrize("local_name", ["smaller-last-batch", "one-step", "both", "clipped-and-all", "adam", "sum"])
+def test_every_layer_in_a_stack_does_what_torch_does(net_name: str, local_name: str) -> None:
+    clients, net = federation(dataset(PICTURE)), seeded(LAYERED[net_name])
+    local = Local(lr=0.02, **LOCALS[local_name])
+    params, plan = flatten(net), plan_of()
+    exact = reference(net, clients, local, plan)
+    allowed = rounding(params, exact, clients, local)
+    assert (allowed < 1e-2 * exact.norm(dim=1)).all()
+    trained = engine("batched", net, clients, local, stack=3).train(params, plan)
+    assert trained.events == ()
+    assert ((trained.updates - exact).norm(dim=1) <= allowed).all()
+
+
+def text(samples: int = 140) -> Dataset:
+    tokens = torch.randint(7, (samples, 5), generator=drawn(5))
+    return Dataset(tokens, tokens[:, 0] % CLASSES, tokens[:9], tokens[:9, 0] % CLASSES, CLASSES, vocabulary=7)
+
+
+@pytest.mark.parametrize("padding", [None, 2])
+def test_an_embedding_in_a_stack_does_what_torch_does(padding: int | None) -> None:
+    def make() -> nn.Module:
+        table = nn.Embedding(7, 4, padding_idx=padding)
+        return nn.Sequential(table, nn.Tanh(), nn.Flatten(), nn.Linear(20, CLASSES))
+
+    clients, net, local = federation(text()), seeded(make), Local(batch_size=7, epochs=2)
+    params = flatten(net)
+    exact = reference(net, clients, local, plan_of())
+    trained = engine("batched", net, clients, local, stack=3).train(params, plan_of())
+    assert trained.events == ()
+    assert ((trained.updates - exact).norm(dim=1) <= rounding(params, exact, clients, local)).all()
+    alone = engine("batched", net, clients, local, stack=1).train(params, plan_of())
+    assert torch.equal(alone.updates, trained.updates)
+
+
 # Batched has the same bits whatever happens around a client
+
+
+@pytest.mark.parametrize("net_name", LAYERED)
+@pytest.mark.parametrize("stack", [2, 3])
+@pytest.mark.parametrize(
+    "local",
+    [Local(batch_size=7, momentum=0.5), Local(batch_size=13, steps=1), Local(batch_size=16)],
+    ids=["7", "1-of-13", "16"],
+)
+def test_bits_in_stacks_of_pictures_depend_on_no_neighbour(net_name: str, stack: int, local: Local) -> None:
+    clients, net = federation(dataset(PICTURE, 140)), seeded(LAYERED[net_name])
+    params = flatten(net)
+
+    def train(*ids: int) -> Tensor:
+        return engine("batched", net, clients, local, stack=stack).train(params, plan_of(*ids)).updates
+
+    alone = torch.cat([train(client) for client in range(CLIENTS)])
+    for workers in (1, 2, 3):
+        with parallel.using(workers):
+            assert torch.equal(train(), alone), workers
+    assert torch.equal(train(4, 2, 3), alone[[4, 2, 3]])
+    assert torch.equal(train(1, 0, 4, 3), alone[[1, 0, 4, 3]])
 
 
 @pytest.mark.parametrize("widths", [(64, CLASSES), (64, 33, CLASSES), (17, 50, 7, CLASSES)])
@@ -462,18 +584,22 @@ def hooked() -> nn.Module:
     return net
 
 
+def hooked_inside() -> nn.Module:
+    inner = nn.Sequential(nn.Linear(64, 5), nn.ReLU())
+    inner.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return nn.Sequential(nn.Flatten(), inner, nn.Linear(5, CLASSES))
+
+
 OTHERS: dict[str, Callable[[], nn.Module]] = {
-    "cnn": lambda: find("model", "cnn").function((1, 8, 8), CLASSES, channels=[3], hidden=6),
     "residual": Residual,
-    "tanh": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.Tanh(), nn.Linear(5, CLASSES)),
-    "ends-in-relu": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES), nn.ReLU()),
-    "relu-twice": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.ReLU(), nn.Linear(5, CLASSES)),
-    "nested": lambda: nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(64, 5), nn.ReLU()), nn.Linear(5, CLASSES)),
+    "unknown-layer": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ELU(), nn.Linear(5, CLASSES)),
+    "linear-on-a-picture": lambda: nn.Sequential(nn.Linear(8, 8), nn.Flatten(), nn.Linear(64, CLASSES)),
+    "reflected": lambda: nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.Flatten(), nn.Linear(128, CLASSES)
+    ),
+    "hooked-inside": lambda: hooked_inside(),
     "subclass": lambda: nn.Sequential(nn.Flatten(), Doubled(64, CLASSES)),
     "frozen": frozen,
-    "group-norm": lambda: nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 8), nn.GroupNorm(2, 8), nn.ReLU(), nn.Linear(8, CLASSES)
-    ),
     "tied-weights": tied("weight"),
     "tied-biases": tied("bias"),
     "hooked": hooked,

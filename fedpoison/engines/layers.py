@@ -1,0 +1,388 @@
+"""The layers that a stack of nets can be made of, each with its forward and its backward pass for all nets at once.
+
+Samples pass through in one of three forms: "rows" [k, B, features], the k nets that still train; "pictures"
+[B, slots · channels, height, width] with channels innermost in memory, where a net's channels are a group of a
+grouped convolution; "tokens" [k, B, length]. A grouped convolution rounds by how many groups there are but not by
+where in them a net is, so pictures always have the stack's full number of slots, and a slot without a net holds 0.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from fedpoison.engines.descent import Descent
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What the layers need to know of one step.
+
+    `nets` [k, d]: the nets that still train; `taken`: where gradients go; `counts`: each net's samples without
+    padding; `drawn`: each net's stream of dropout.
+    """
+
+    nets: Tensor
+    taken: Descent
+    counts: list[int]
+    drawn: list[torch.Generator]
+
+
+@runtime_checkable
+class Layer(Protocol):
+    """One layer of all nets of a stack."""
+
+    def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, Any]:
+        """What leaves the layer, and what its backward pass will need."""
+        ...
+
+    def backward(self, delta: Tensor, kept: Any, now: Pass, below: bool) -> Tensor | None:
+        """Hand over the parameters' gradients for this gradient of the output; the input's gradient if wanted."""
+        ...
+
+
+@dataclass(frozen=True)
+class Linear:
+    """x · Wᵀ + b, on rows."""
+
+    weight: slice
+    bias: slice | None
+    outputs: int
+
+    def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, Tensor]:
+        """One batched product."""
+        weight = self._weight(now).transpose(1, 2)
+        if self.bias is None:
+            return torch.bmm(entered, weight), entered
+        return torch.baddbmm(now.nets[:, self.bias].unsqueeze(1), entered, weight), entered
+
+    def backward(self, delta: Tensor, kept: Tensor, now: Pass, below: bool) -> Tensor | None:
+        """The input's gradient before the weight moves, then the weight's as the two factors of a product."""
+        lower = torch.bmm(delta, self._weight(now)) if below else None
+        now.taken.take(self.weight, (delta.transpose(1, 2), kept))
+        if self.bias is not None:
+            now.taken.take(self.bias, _column_sums(delta))
+        return lower
+
+    def _weight(self, now: Pass) -> Tensor:
+        return now.nets[:, self.weight].view(len(now.nets), self.outputs, -1)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of pictures; each net's is a group of a grouped one, or several."""
+
+    weight: slice
+    bias: slice | None
+    shape: tuple[int, ...]
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    groups: int
+    slots: int
+
+    def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One grouped convolution."""
+        weight = _in_slots(now.nets[:, self.weight], self.slots).view(-1, *self.shape[1:])
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        bias = None if self.bias is None else _in_slots(now.nets[:, self.bias], self.slots).flatten()
+        groups = self.slots * self.groups
+        return torch.conv2d(entered, weight, bias, self.stride, self.padding, self.dilation, groups), (entered, weight)
+
+    def backward(self, delta: Tensor, kept: tuple[Tensor, Tensor], now: Pass, below: bool) -> Tensor | None:
+        """The gradients of a grouped convolution."""
+        entered, weight = kept
+        k, biases = len(now.nets), None if self.bias is None else [len(weight)]
+        geometry = biases, self.stride, self.padding, self.dilation, False, [0, 0], self.slots * self.groups
+        wanted = [below, True, self.bias is not None]
+        lower, by_weight, by_bias = aten.convolution_backward(delta, entered, weight, *geometry, wanted)
+        now.taken.take(self.weight, by_weight.reshape(self.slots, -1)[:k])
+        if self.bias is not None:
+            now.taken.take(self.bias, by_bias.view(self.slots, -1)[:k])
+        return lower if below else None
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """The largest value of each window of a picture."""
+
+    geometry: tuple[Any, ...]
+
+    def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Torch's own, which also says where the largest is."""
+        pooled, places = aten.max_pool2d_with_indices(entered, *self.geometry)
+        return pooled, (entered, places)
+
+    def backward(self, delta: Tensor, kept: tuple[Tensor, Tensor], now: Pass, below: bool) -> Tensor:
+        """The gradient at those places."""
+        entered, places = kept
+        lower: Tensor = aten.max_pool2d_with_indices_backward(delta, entered, *self.geometry, places)
+        return lower
+
+
+@dataclass(frozen=True)
+class AveragePool:
+    """The mean of each window of a picture; of as many windows as `sizes` says if it is given."""
+
+    geometry: tuple[Any, ...] = ()
+    sizes: Any = None
+
+    def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, Tensor]:
+        """Torch's own."""
+        if self.sizes is None:
+            pooled: Tensor = aten.avg_pool2d(entered, *self.geometry)
+            return pooled, entered
+        return nn.functional.adaptive_avg_pool2d(entered, self.sizes), entered
+
+    def backward(self, delta: Tensor, kept: Tensor, now: Pass, below: bool) -> Tensor:
+        """The gradient shared out over each window."""
+        lower: Tensor
+        if self.sizes is None:
+            lower = aten.avg_pool2d_backward(delta, kept, *self.geometry)
+            return lower
+        if delta.shape[2:] == (1, 1):
+            return (delta / kept[0, 0].numel()).expand_as(kept).contiguous(memory_format=torch.channels_last)
+        lower = aten._adaptive_avg_pool2d_backward(delta, kept)
+        return lower
+
+
+class ReLU:
+    """max(x, 0), in place: what comes before needs either not its output or only its signs."""
+
+    def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, Tensor]:
+        """Rectify in place."""
+        return entered.relu_(), entered
+
+    def backward(self, delta: Tensor, kept: Tensor, now: Pass, below: bool) -> Tensor:
+        """The gradient where the output is positive."""
+        lower: Tensor = aten.threshold_backward(delta, kept, 0)
+        return lower
+
+
+class Tanh:
+    """The hyperbolic tangent."""
+
+    def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, Tensor]:
+        """Torch's own."""
+        left = _evenly(torch.tanh, entered)
+        return left, left
+
+    def backward(self, delta: Tensor, kept: Tensor, now: Pass, below: bool) -> Tensor:
+        """The gradient from the output."""
+        return _evenly(aten.tanh_backward, delta, kept)
+
+
+@dataclass(frozen=True)
+class GELU:
+    """x · Φ(x), or its approximation by tanh."""
+
+    approximate: str
+
+    def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, Tensor]:
+        """Torch's own."""
+        return _evenly(lambda x: aten.gelu(x, approximate=self.approximate), entered), entered
+
+    def backward(self, delta: Tensor, kept: Tensor, now: Pass, below: bool) -> Tensor:
+        """The gradient from the input."""
+        return _evenly(lambda d, x: aten.gelu_backward(d, x, approximate=self.approximate), delta, kept)
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Inverted dropout with each net's own draws, the same as `StreamDropout` makes for it alone."""
+
+    p: float
+    channels: bool
+    slots: int
+
+    def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, Tensor | None]:
+        """Multiply by a mask of 0 and 1 / (1 − p)."""
+        if self.p == 0:
+            return entered, None
+        if entered.dim() == 3:
+            mask = torch.zeros_like(entered)
+            places = list(mask)
+        else:
+            sizes = (1, 1) if self.channels else entered.shape[2:]
+            mask = entered.new_zeros(len(entered), *sizes, entered.shape[1]).permute(0, 3, 1, 2)
+            places = list(mask.unflatten(1, (self.slots, -1)).unbind(1))
+        for place, count, generator in zip(places, now.counts, now.drawn, strict=False):  # a slot may have no net
+            kept = torch.rand((count, *place.shape[1:]), generator=generator) >= self.p
+            place[:count] = kept.to(entered.dtype) / (1 - self.p) if self.p < 1 else 0.0
+        return entered * mask, mask
+
+    def backward(self, delta: Tensor, kept: Tensor | None, now: Pass, below: bool) -> Tensor:
+        """The gradient through what was kept."""
+        return delta if kept is None else delta * kept
+
+
+@dataclass(frozen=True)
+class PictureNorm:
+    """Group normalisation of pictures: a net's groups are some of all the groups."""
+
+    affine: tuple[slice, slice] | None
+    groups: int
+    eps: float
+    slots: int
+
+    def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Torch's own, over the groups of all nets."""
+        scale, shift = self._affine(now)
+        left, mean, deviation = aten.native_group_norm(entered, scale, shift, *self._sizes(entered), self.eps)
+        return left, (entered, mean, deviation)
+
+    def backward(self, delta: Tensor, kept: tuple[Tensor, ...], now: Pass, below: bool) -> Tensor | None:
+        """Torch's own gradients."""
+        scale, _ = self._affine(now)
+        wanted = [True, self.affine is not None, self.affine is not None]  # torch crashes without the first
+        delta = delta.contiguous(memory_format=torch.channels_last)
+        lower, *gradients = aten.native_group_norm_backward(delta, *kept, scale, *self._sizes(delta), wanted)
+        for place, gradient in zip(self.affine or (), gradients, strict=False):
+            now.taken.take(place, gradient.view(self.slots, -1)[: len(now.nets)])
+        return lower if below else None
+
+    def _affine(self, now: Pass) -> tuple[Tensor | None, Tensor | None]:
+        if self.affine is None:
+            return None, None
+        scale, shift = (_in_slots(now.nets[:, place], self.slots).flatten() for place in self.affine)
+        return scale, shift
+
+    def _sizes(self, pictures: Tensor) -> tuple[int, int, int, int]:
+        batch, channels, height, width = pictures.shape
+        return batch, channels, height * width, self.slots * self.groups
+
+
+@dataclass(frozen=True)
+class RowNorm:
+    """Layer normalisation of rows, or group normalisation if there are several groups."""
+
+    affine: tuple[slice, slice | None] | None
+    groups: int
+    eps: float
+
+    def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Torch's own, then each net's scale and shift."""
+        plain, mean, deviation = aten.native_group_norm(
+            entered.flatten(0, 1), None, None, *self._sizes(entered), self.eps
+        )
+        left = plain = plain.view_as(entered)
+        if self.affine:
+            scale, shift = self.affine
+            left = plain * now.nets[:, None, scale]
+            left = left if shift is None else left + now.nets[:, None, shift]
+        return left, (entered, plain, mean, deviation)
+
+    def backward(self, delta: Tensor, kept: tuple[Tensor, ...], now: Pass, below: bool) -> Tensor | None:
+        """The gradients of scale and shift, summed over the batch, and the input's by torch's own."""
+        entered, plain, mean, deviation = kept
+        through = delta
+        if self.affine:
+            scale, shift = self.affine
+            through = delta * now.nets[:, None, scale]
+            now.taken.take(scale, _column_sums(delta * plain))
+            if shift is not None:
+                now.taken.take(shift, _column_sums(delta))
+        if not below:
+            return None
+        flat, sizes = entered.flatten(0, 1), self._sizes(entered)
+        wanted = [True, False, False]
+        lower, _, _ = aten.native_group_norm_backward(
+            through.flatten(0, 1).contiguous(), flat, mean, deviation, None, *sizes, wanted
+        )
+        return cast(Tensor, lower).view_as(entered)
+
+    def _sizes(self, rows: Tensor) -> tuple[int, int, int, int]:
+        return rows.shape[0] * rows.shape[1], rows.shape[2], 1, self.groups
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Tokens to rows: their vectors one after the other."""
+
+    weight: slice
+    rows: int
+    padding: int
+
+    def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, Tensor]:
+        """Look the vectors up."""
+        tables = now.nets[:, self.weight].view(len(now.nets), self.rows, -1)
+        return torch.stack([table[ids] for table, ids in zip(tables, entered, strict=True)]).flatten(2), entered
+
+    def backward(self, delta: Tensor, kept: Tensor, now: Pass, below: bool) -> None:
+        """Each vector's gradient is the sum over where it stands."""
+        shaped = delta.unflatten(2, (kept.shape[2], -1))
+        sums = [
+            aten.embedding_dense_backward(gradient, ids, self.rows, self.padding, False).flatten()
+            for gradient, ids in zip(shaped, kept, strict=True)
+        ]
+        now.taken.take(self.weight, torch.stack(sums))
+
+
+@dataclass(frozen=True)
+class ToPictures:
+    """Rows to pictures of this shape (channels, height, width)."""
+
+    shape: tuple[int, ...]
+    slots: int
+
+    def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, None]:
+        """Put the nets side by side, channels innermost."""
+        k, batch, _ = entered.shape
+        channels, height, width = self.shape
+        make = torch.empty if k == self.slots else torch.zeros
+        pictures = make(batch, height, width, self.slots, channels)
+        pictures.permute(3, 0, 4, 1, 2)[:k] = entered.view(k, batch, *self.shape)
+        return pictures.flatten(3).permute(0, 3, 1, 2), None
+
+    def backward(self, delta: Tensor, kept: None, now: Pass, below: bool) -> Tensor:
+        """The way back."""
+        return ToRows(self.slots).forward(delta, now)[0]
+
+
+@dataclass(frozen=True)
+class ToRows:
+    """Pictures to rows of their pixels, channel by channel."""
+
+    slots: int
+
+    def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, tuple[int, ...]]:
+        """Take the nets apart."""
+        apart = entered.unflatten(1, (self.slots, -1))[:, : len(now.nets)].transpose(0, 1)
+        return apart.flatten(2).contiguous(), tuple(apart.shape[2:])
+
+    def backward(self, delta: Tensor, kept: tuple[int, ...], now: Pass, below: bool) -> Tensor:
+        """The way back."""
+        return ToPictures(kept, self.slots).forward(delta, now)[0]
+
+
+def _column_sums(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum over the batch of [k, B, ·], as the factors of a product: the same bits wherever a net is."""
+    return rows.new_ones(len(rows), 1, rows.shape[1]), rows
+
+
+def _in_slots(values: Tensor, slots: int) -> Tensor:
+    """Values [k, ·] in as many slots, 0 where there is no net."""
+    if len(values) == slots:
+        return values.contiguous()
+    filled = values.new_zeros(slots, values.shape[1])
+    filled[: len(values)] = values
+    return filled
+
+
+_LANES = 64
+"""A multiple of all numbers of floats that a vector instruction takes."""
+
+
+def _evenly(function: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    """An elementwise function without a remainder, which would be rounded in another way than the vectors before it."""
+    first = given[0]
+    if first.numel() % _LANES == 0:
+        return function(*given)
+    order = sorted(range(first.dim()), key=first.stride, reverse=True)
+    flat = [nn.functional.pad(tensor.permute(order).flatten(), (0, -first.numel() % _LANES)) for tensor in given]
+    result = function(*flat)[: first.numel()].view([first.shape[axis] for axis in order])
+    return result.permute([order.index(axis) for axis in range(first.dim())])
