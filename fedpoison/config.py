@@ -139,7 +139,9 @@ class Config(Section):
         for option in self.data.dataset.entry.contents:
             table["data"][option] = fingerprint(table["data"][option])
         if not self.engine.entry.file_hash:
-            table["engine"] = "sequential" if self.engine.name == "sequential" else "batched"
+            name = "sequential" if self.engine.name == "sequential" else "batched"
+            stack = self.engine.step[1].get("stack")  # convolutions round by it
+            table["engine"] = [name, stack] if stack else name
         if self.warm_start and self.warm_start.file:
             table["warm_start"] = fingerprint(self.warm_start.file)
         if not self.malicious:

@@ -428,6 +428,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("defence.aggregator.tau", 0.4),
     ("defence.aggregator.iterations", 3),
     ("engine", "sequential"),
+    ("engine", {"name": "batched", "stack": 3}),
 ]
 
 
@@ -464,7 +465,6 @@ def test_no_two_settings_have_the_same_hash() -> None:
     [
         ("name", "another"),
         ("workers", 3),
-        ("engine", {"name": "batched", "stack": 3}),
         ("defence.pre", [{"name": "clipping", "threshold": 2}, {"name": "nnm"}]),
         ("server", {"lr": 0.5}),
         ("threat.knows", "all"),

@@ -106,8 +106,9 @@ def table(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def users(tmp_path: Path) -> Path:
-    """A folder with a user's rules and attacks."""
+def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a user's rules and attacks; every round has its checkpoint, however long the last one took."""
+    monkeypatch.setattr("fedpoison.records._PATIENCE", 0)
     (tmp_path / "rules.py").write_text(RULES)
     (tmp_path / "attacks.py").write_text(ATTACKS)
     return tmp_path
