@@ -21,6 +21,7 @@ def run(
     out: Path = Path("results"),
     jobs: int = 1,
     dry_run: Annotated[bool, Parameter(negative=())] = False,
+    profile: Annotated[bool, Parameter(negative=())] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Run an experiment; finished runs are skipped, cut ones taken up.
@@ -49,6 +50,8 @@ def run(
         How many runs at once, each in a process of its own.
     dry_run
         Print the plan, with time and disk by a short probe, and stop: nothing is written.
+    profile
+        Say at the end where the time of these runs' rounds went.
     as_json
         The plan (with --dry-run) or the outcome as JSON on standard output; everything else goes to standard error.
     """
@@ -57,6 +60,7 @@ def run(
     from fedpoison.report.frame import Runs
     from fedpoison.report.progress import Progress
     from fedpoison.report.table import tables
+    from fedpoison.report.timing import timing
     from fedpoison.running import Job, RunError
     from fedpoison.sweep import load, parse_assignment
 
@@ -85,6 +89,8 @@ def run(
     elif done:
         for table in tables(Runs.read(done)):
             console.print(table)
+    if profile and done:
+        console.print(timing(Runs.read(done)))
     folder = out / job.experiment.name
     console.print(f"{len(done)} runs in {time.perf_counter() - started:.1f} s, kept in {folder}", markup=False)
     if failures:

@@ -1,8 +1,8 @@
 """Seconds a round of local training and averaging: fedpoison, a plain loop and Flower on Ray, on the same work in turn.
 
-Every contender trains the same clients from the same weights on the same batches, so their final models must agree; that
-is checked. Each is a process of its own; the first round, with its imports and warm-up, is told apart. CPU seconds are
-those of all processes of a contender.
+Every contender trains the same clients from the same weights on the same batches, so their final models must agree;
+that is checked. Each is a process of its own; the first round, with its imports and warm-up, is told apart. CPU seconds
+are those of all processes of a contender.
 """
 
 import argparse
@@ -31,6 +31,7 @@ SHAPE, CLASSES = (1, 28, 28), 10
 
 
 def main() -> int:
+    """Let the contenders take turns and print what they took; exit code 1 if their models differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--net", choices=("mlp", "cnn"), default="mlp")
     parser.add_argument("--clients", type=int, default=100)
@@ -76,7 +77,10 @@ def write_work(folder: Path, given: argparse.Namespace, local: Local) -> float:
     net = find("model", given.net).function(SHAPE, CLASSES)
     np.save(folder / "params.npy", flatten(net).numpy())
     made = [
-        [np.concatenate(list(batches(Stream(0, "batches", number, i), given.samples, local))) for i in range(given.clients)]
+        [
+            np.concatenate(list(batches(Stream(0, "batches", number, client), given.samples, local)))
+            for client in range(given.clients)
+        ]
         for number in range(1, given.rounds + 1)
     ]
     np.save(folder / "orders.npy", np.array(made))  # [round, client, samples trained on]
@@ -146,7 +150,11 @@ def differences(folder: Path, names: list[str]) -> dict[str, float]:
     return {name: float(np.abs(np.load(folder / f"{name}.npy") - ours).max()) for name in names}
 
 
-def show(given: argparse.Namespace, figures: dict[str, dict[str, float]], agreement: dict, flops: float, peak: float) -> None:
+Figures = dict[str, dict[str, float]]
+
+
+def show(given: argparse.Namespace, figures: Figures, agreement: dict[str, float], flops: float, peak: float) -> None:
+    """Print the table; ratios are to the first contender."""
     length = f"{given.steps} step(s)" if given.steps else "1 epoch"
     title = (
         f"{given.net}, {given.clients} clients × {given.samples} samples, {length}, {available_cores()} cores; "

@@ -107,6 +107,10 @@ def test_run_again_prints_the_same_tables(call: Call, results: Path, monkeypatch
     assert code == 0
     assert "8/8  " in out
     assert "label_flip: round 2" in out
+    assert "ms a round" not in out
+    code, out, _ = call("run", results.parent / "experiment.toml", "--out", results, "--profile")
+    assert code == 0
+    assert "ms a round, and share of the time in rounds" in out
 
 
 def test_run_takes_assignments(call: Call, tmp_path: Path) -> None:

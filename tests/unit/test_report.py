@@ -1,6 +1,7 @@
 """Frames, tables and figures: what is one line, what shares a panel, and whether it can be read."""
 
 import colorsys
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
@@ -22,6 +23,7 @@ from fedpoison.report.figures import draw, plot
 from fedpoison.report.frame import Runs
 from fedpoison.report.grouping import grouped
 from fedpoison.report.table import spread, tables
+from fedpoison.report.timing import timing
 from fedpoison.running import RunError
 
 RULES = [
@@ -72,6 +74,30 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             ],
         },
     )
+
+
+def test_a_profile_says_where_the_rounds_time_went(tmp_path: Path) -> None:
+    runs = made(tmp_path, seeds=[0, 1], sweep={"defence.aggregator": ["mean", "median"]})
+    for folder in runs.folders:
+        slow = "median" in (folder.path / "config.toml").read_text()
+        records = [json.loads(line) for line in (folder.path / "rounds.jsonl").read_text().splitlines()]
+        for record in records:
+            record["seconds"] = {"train": 0.006, "attack": 0.0, "defence": 0.014 if slow else 0.002, "evaluate": 0.0}
+        (folder.path / "rounds.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    table = timing(runs)
+    assert [column.header for column in table.columns][1:] == [
+        "train",
+        "attack",
+        "defence",
+        "evaluate",
+        "all",
+        "rounds",
+    ]
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert rows == [
+        ("mean", "6.0   75%", "0.0    0%", "2.0   25%", "0.0    0%", "8.0", "4"),
+        ("median", "6.0   30%", "0.0    0%", "14.0   70%", "0.0    0%", "20.0", "4"),
+    ]
 
 
 # Which runs make one line

@@ -1,4 +1,7 @@
-"""One client after the other, by autograd and torch's SGD, one thread: what most research code does."""
+"""One client after the other, by autograd and torch's SGD, one thread: what most research code does.
+
+As a robust rule needs them, all updates are kept in a matrix before they are averaged.
+"""
 
 import sys
 
@@ -11,11 +14,11 @@ torch.set_num_threads(1)
 net, params = work.module(), torch.from_numpy(work.params)
 data = [tuple(map(torch.from_numpy, map(np.array, work.shard(i)))) for i in range(work.clients)]
 for number in range(1, work.rounds + 1):
-    total = torch.zeros_like(params)
+    updates = torch.empty(work.clients, len(params))
     for client, (images, labels) in enumerate(data):
         torch.nn.utils.vector_to_parameters(params.clone(), net.parameters())
         train(net, images, labels, work.batches(number, client), work.lr)
-        total += torch.nn.utils.parameters_to_vector(net.parameters()).detach()
-    params = total / work.clients
+        updates[client] = torch.nn.utils.parameters_to_vector(net.parameters()).detach() - params
+    params = params + updates.mean(dim=0)
     clock.round_ended()
 clock.report(work, "plain", params.numpy())
