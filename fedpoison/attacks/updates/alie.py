@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import torch
 
+from fedpoison.linalg.blocks import by_columns
 from fedpoison.registry import update_attack
-from fedpoison.types import Crafted, Updates
+from fedpoison.types import Crafted, Update, Updates
 
 
 def largest_hidden_z(n: int, f: int) -> float:
@@ -36,5 +37,12 @@ def alie(benign: Updates, n_malicious: int, n: int, say: Callable[[str], None], 
         if not 0 < z < float("inf"):
             say(f"alie: z = {z:.4g} for n = {n}, {n_malicious} malicious, so 0 is used; set z to choose one")
             z = 0.0
-    mean, std = benign.mean(dim=0), benign.std(dim=0, correction=0)
-    return torch.sub(mean, std, alpha=z).repeat(n_malicious, 1)
+    shift = z
+
+    def below(block: Updates) -> Update:
+        exact = block.double()
+        mean = exact.mean(dim=0)
+        variance = exact.sub_(mean).square_().mean(dim=0)  # torch.std over columns takes seven times as long
+        return (mean - shift * variance.sqrt_()).to(block.dtype)
+
+    return by_columns(below, benign).repeat(n_malicious, 1)
