@@ -16,7 +16,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from fedpoison.data.augment import Augment
 from fedpoison.engines.descent import descent
@@ -172,7 +171,8 @@ def _step(net: Net, inputs: Tensor, labels: Tensor, share: Tensor, now: Pass) ->
     for layer in net.layers:
         output, kept = layer.forward(output, now)
         memories.append(kept)
-    delta = torch.softmax(output, dim=2).sub_(one_hot(labels, output.shape[2])).mul_(share)
+    delta = torch.softmax(output, dim=2)
+    delta.scatter_add_(2, labels.unsqueeze(2), delta.new_full((), -1.0).expand(*labels.shape, 1)).mul_(share)
     for depth in reversed(range(net.lowest, len(net.layers))):
         lower = net.layers[depth].backward(delta, memories.pop(), now, depth > net.lowest)
         delta = delta if lower is None else lower

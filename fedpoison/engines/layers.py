@@ -159,7 +159,7 @@ class ReLU:
 
     def backward(self, delta: Tensor, kept: Tensor, now: Pass, below: bool) -> Tensor:
         """The gradient where the output is positive."""
-        lower: Tensor = aten.threshold_backward(delta, kept, 0)
+        lower: Tensor = aten.threshold_backward.grad_input(delta, kept, 0, grad_input=delta)
         return lower
 
 
