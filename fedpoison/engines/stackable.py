@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedpoison.engines import layers as stacked
+from fedpoison.engines import pictures
 from fedpoison.engines.layers import Layer
 from fedpoison.models.dropout import StreamDropout
 from fedpoison.models.inputs import Normalise
@@ -14,13 +15,21 @@ from fedpoison.models.inputs import Normalise
 
 @dataclass(frozen=True)
 class Net:
-    """A net as layers for a stack; `lowest`: the first layer that has parameters; `draws`: whether some layer does."""
+    """A net as layers for a stack; `lowest`: the first layer that has parameters."""
 
     normalise: Normalise | None
     layers: list[Layer]
     lowest: int
-    draws: bool
-    has_pictures: bool
+
+    @property
+    def draws(self) -> bool:
+        """Whether some layer draws random numbers."""
+        return any(isinstance(layer, stacked.Dropout) for layer in self.layers)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether samples are pictures somewhere, and stacks so have to be full."""
+        return any(isinstance(layer, pictures.ToPictures) for layer in self.layers)
 
 
 def net_of(model: nn.Module, input_shape: tuple[int, ...], tokens: bool, slots: int) -> Net | None:
@@ -90,9 +99,7 @@ class _Building:
         """What was built, if it ends in logits."""
         if self._form != "rows" or self._lowest < 0:
             return None
-        draws = any(isinstance(layer, stacked.Dropout) for layer in self._layers)
-        pictures = any(isinstance(layer, stacked.ToPictures) for layer in self._layers)
-        return Net(normalise, self._layers, self._lowest, draws, pictures)
+        return Net(normalise, self._layers, self._lowest)
 
     def _one(self, module: nn.Module) -> None:
         if type(module) is nn.Flatten:
@@ -112,7 +119,7 @@ class _Building:
         if (module.start_dim, module.end_dim) != (1, -1) or self._form == "tokens":
             raise _UnknownError
         if self._form == "pictures":
-            self._layers.append(stacked.ToRows(self._slots))
+            self._layers.append(pictures.ToRows(self._slots))
         self._form = "rows"
 
     def _embedding(self, module: nn.Embedding) -> None:
@@ -142,22 +149,22 @@ class _Building:
                 raise _UnknownError
             weight, bias = self._take(module.weight), self._take_if(module.bias)
             geometry = list(module.stride), list(module.padding), list(module.dilation), module.groups
-            self._append(stacked.Convolution(weight, bias, tuple(module.weight.shape), *geometry, self._slots))
+            self._append(pictures.Convolution(weight, bias, tuple(module.weight.shape), *geometry, self._slots))
         elif isinstance(module, nn.GroupNorm):
             affine = (self._take(module.weight), self._take(module.bias)) if module.affine else None
-            layer = stacked.PictureNorm(affine, module.num_groups, module.eps, self._slots)
+            layer = pictures.PictureNorm(affine, module.num_groups, module.eps, self._slots)
             self._append(layer, affine is not None)
         elif isinstance(module, nn.MaxPool2d) and not module.return_indices:
             window = (_pair(module.kernel_size), _pair(module.stride), _pair(module.padding), _pair(module.dilation))
-            pool = stacked.MaxPool((*window, module.ceil_mode))
+            pool = pictures.MaxPool((*window, module.ceil_mode))
             rectified = bool(self._layers) and isinstance(self._layers[-1], stacked.ReLU)
             self._layers.insert(len(self._layers) - rectified, pool)  # the same, and fewer values to rectify
         elif isinstance(module, nn.AvgPool2d):
             windows = _pair(module.kernel_size), _pair(module.stride), _pair(module.padding)
             counts = module.ceil_mode, module.count_include_pad, module.divisor_override
-            self._layers.append(stacked.AveragePool((*windows, *counts)))
+            self._layers.append(pictures.AveragePool((*windows, *counts)))
         elif isinstance(module, nn.AdaptiveAvgPool2d):
-            self._layers.append(stacked.AveragePool(sizes=module.output_size))
+            self._layers.append(pictures.AveragePool(sizes=module.output_size))
         else:
             raise _UnknownError
 
@@ -179,7 +186,7 @@ class _Building:
 
     def _to_pictures(self) -> None:
         if self._form == "samples" and len(self._shape) == 3:
-            self._layers.append(stacked.ToPictures(self._shape, self._slots))
+            self._layers.append(pictures.ToPictures(self._shape, self._slots))
         elif self._form != "pictures":
             raise _UnknownError
         self._form = "pictures"
