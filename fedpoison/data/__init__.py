@@ -1,7 +1,10 @@
 """Data sets, one file each, the readers they share, and ways to split samples over clients."""
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, fields
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,10 +39,22 @@ class Dataset:
             test_shape = tuple(self.test_images.shape[1:])
             raise ValueError(f"train images have shape {self.input_shape} each, test images {test_shape}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels as arrays, which processes on one machine can share without a copy."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        return _from_arrays, tuple(v.numpy() if isinstance(v, Tensor) else v for v in values)
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """One sample's shape."""
         return tuple(self.train_images.shape[1:])
+
+
+def _from_arrays(*values: Any) -> Dataset:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # shared arrays cannot be written to, and nobody writes to a data set
+        parts: list[Any] = [torch.from_numpy(v) if isinstance(v, np.ndarray) else v for v in values]
+    return Dataset(*parts)
 
 
 def _check(part: str, images: Tensor, labels: Tensor, n_classes: int, vocabulary: int | None) -> None:

@@ -26,7 +26,7 @@ from fedpoison.models.vector import travelling
 from fedpoison.parallel import in_parallel, workers
 from fedpoison.registry import engine
 from fedpoison.seeding import Stream
-from fedpoison.training import Engine, Local, Plan, Trained, batches, train_client
+from fedpoison.training import Local, Plan, Trained, batches, train_client
 from fedpoison.types import Count, Event, Images, Labels, Params
 
 _CACHE_BYTES = 4_000_000
@@ -36,8 +36,73 @@ _STEP = 200_000_000
 """Multiplications of a stack's convolutions, forward in one step, beyond which more nets at once gain nothing."""
 
 
+class OneByOne:
+    """The oracle's way for nets that cannot be stacked, a client a thread."""
+
+    def __init__(self, model: nn.Module, federation: Federation, local: Local) -> None:
+        self._model, self._federation, self._local = model, federation, local
+        self._mine = threading.local()
+
+    def train(self, params: Params, plan: Plan) -> Trained:
+        """Train every task as the oracle does."""
+        updates, local = params.new_empty(len(plan.tasks), len(params)), self._local.scaled(plan.lr_scale)
+        shards = _shards(self._federation, plan)
+
+        def one(row: int) -> None:
+            if not hasattr(self._mine, "net"):
+                self._mine.net = copy.deepcopy(self._model)
+            stream, augment = plan.batch_stream(plan.tasks[row]), self._federation.augment
+            updates[row] = train_client(self._mine.net, params, shards[row], stream, local, augment)
+
+        list(in_parallel(one, range(len(plan.tasks))))
+        said = Event("engine", detail="this net cannot be stacked, so its clients are trained one by one")
+        return Trained(updates, (said,) if plan.round == 1 else ())
+
+    def shares(self, plan: Plan, workers: int) -> list[list[int]]:
+        """The places of the tasks in the plan, one at a time."""
+        return [[place] for place in range(len(plan.tasks))]
+
+
+class Batched:
+    """Stacks of clients, a stack a thread."""
+
+    def __init__(self, net: Net, federation: Federation, local: Local, slots: int) -> None:
+        self._net, self._federation, self._local, self._slots = net, federation, local, slots
+        self._width = _aligned(min(local.batch_size, federation.largest))
+
+    def train(self, params: Params, plan: Plan) -> Trained:
+        """Train all tasks, a stack a thread."""
+        shards, local = _shards(self._federation, plan), self._local.scaled(plan.lr_scale)
+        shares = self.shares(plan, workers())
+        order = torch.tensor([place for share in shares for place in share])
+        starts = np.cumsum([0, *map(len, shares)]).tolist()
+        moved = params.new_empty(len(plan.tasks), _aligned(len(params)))[:, : len(params)]  # in that order
+
+        def one(stack: int) -> None:
+            members = shares[stack]
+            streams = [plan.batch_stream(plan.tasks[i]) for i in members]
+            batches = _batches_of([shards[i] for i in members], streams, local, self._width, self._federation.augment)
+            drawn = [stream.of("dropout").torch() for stream in streams] if self._net.draws else []
+            _train_stack(self._net, params, batches, local, moved[starts[stack] : starts[stack + 1]], drawn)
+
+        list(in_parallel(one, range(len(shares))))
+        return Trained(moved if (order.diff() == 1).all() else moved[order.argsort()])
+
+    def shares(self, plan: Plan, workers: int) -> list[list[int]]:
+        """The places of the tasks in the plan, a stack each; clients of one stack end at about the same time."""
+        steps = [self._local.step_count(len(shard)) for shard in _shards(self._federation, plan)]
+        order = sorted(range(len(steps)), key=lambda place: -steps[place])
+        size = self._slots
+        if order and not self._net.has_pictures:  # no more turns than needed, and all workers busy in each
+            turns = -(-len(order) // (size * workers))
+            size = -(-len(order) // (turns * workers))
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+
 @engine()
-def batched(model: nn.Module, federation: Federation, local: Local, *, stack: Count | None = None) -> Engine:
+def batched(
+    model: nn.Module, federation: Federation, local: Local, *, stack: Count | None = None
+) -> Batched | OneByOne:
     """Clients in stacks over threads, for nn.Sequential nets of the usual layers; others one by one.
 
     `stack`: clients a stack at the most; what fits the cache unless given.
@@ -57,59 +122,8 @@ def _slots(model: nn.Module, federation: Federation, local: Local) -> int:
     return max(1, slots)
 
 
-class OneByOne:
-    """The oracle's way for nets that cannot be stacked, a client a thread."""
-
-    def __init__(self, model: nn.Module, federation: Federation, local: Local) -> None:
-        self._model, self._federation, self._local = model, federation, local
-        self._mine = threading.local()
-
-    def train(self, params: Params, plan: Plan) -> Trained:
-        """Train every task as the oracle does."""
-        updates, local = params.new_empty(len(plan.tasks), len(params)), self._local.scaled(plan.lr_scale)
-        shards = [self._federation.shard(task.client, task.poisoned) for task in plan.tasks]
-
-        def one(row: int) -> None:
-            if not hasattr(self._mine, "net"):
-                self._mine.net = copy.deepcopy(self._model)
-            stream, augment = plan.batch_stream(plan.tasks[row]), self._federation.augment
-            updates[row] = train_client(self._mine.net, params, shards[row], stream, local, augment)
-
-        list(in_parallel(one, range(len(plan.tasks))))
-        said = Event("engine", detail="this net cannot be stacked, so its clients are trained one by one")
-        return Trained(updates, (said,) if plan.round == 1 else ())
-
-
-class Batched:
-    """Stacks of clients, a stack a thread."""
-
-    def __init__(self, net: Net, federation: Federation, local: Local, slots: int) -> None:
-        self._net, self._federation, self._local, self._slots = net, federation, local, slots
-        self._width = _aligned(min(local.batch_size, federation.largest))
-
-    def train(self, params: Params, plan: Plan) -> Trained:
-        """Train all tasks, those with the most steps first, so that a stack's clients end at about the same time."""
-        shards = [self._federation.shard(task.client, task.poisoned) for task in plan.tasks]
-        steps = torch.tensor([self._local.step_count(len(shard)) for shard in shards])
-        order = steps.argsort(descending=True, stable=True)
-        local = self._local.scaled(plan.lr_scale)
-        moved = params.new_empty(len(plan.tasks), _aligned(len(params)))[:, : len(params)]  # in that order
-
-        def one(place: slice) -> None:
-            members = order[place].tolist()
-            streams = [plan.batch_stream(plan.tasks[i]) for i in members]
-            batches = _batches_of([shards[i] for i in members], streams, local, self._width, self._federation.augment)
-            drawn = [stream.of("dropout").torch() for stream in streams] if self._net.draws else []
-            _train_stack(self._net, params, batches, local, moved[place], drawn)
-
-        if not plan.tasks:
-            return Trained(moved)
-        size = self._slots
-        if not self._net.has_pictures:  # no more turns than needed, and all workers busy in each
-            turns = -(-len(order) // (size * workers()))
-            size = -(-len(order) // (turns * workers()))
-        list(in_parallel(one, (slice(i, i + size) for i in range(0, len(order), size))))
-        return Trained(moved if (order.diff() == 1).all() else moved[order.argsort()])
+def _shards(federation: Federation, plan: Plan) -> list[Shard]:
+    return [federation.shard(task.client, task.poisoned) for task in plan.tasks]
 
 
 @dataclass(frozen=True)
