@@ -11,9 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fedpoison.config import Config, ConfigError, parse
+from fedpoison.engines.cluster import ClusterPool
 from fedpoison.parallel import available_cores
 from fedpoison.records import BusyError, RunFolder, replace_file
 from fedpoison.report.frame import Runs
@@ -107,8 +108,20 @@ class Job:
             folder.mkdir(parents=True, exist_ok=True)
             replace_file(folder / "plan.json", json.dumps(plan, indent=1).encode())
 
-    def start(self, watch: Watcher = lambda number, record: None, jobs: int = 1) -> dict[Path, str]:
-        """Make every run that is not finished; what failed, and why."""
+    def start(
+        self,
+        watch: Watcher = lambda number, record: None,
+        jobs: int | Literal["ray"] = 1,
+        ray_address: str | None = None,
+    ) -> dict[Path, str]:
+        """Make every run that is not finished; what failed, and why.
+
+        With jobs = "ray" each run is a task of the cluster at `ray_address`, or of one started here.
+        """
+        if jobs == "ray":
+            cluster = ClusterPool(ray_address)
+            self._announce(cluster.size)
+            return _on_cluster(self, watch, cluster)
         self._announce(jobs)
         return _in_turn(self, watch) if jobs == 1 else _in_processes(self, watch, jobs)
 
@@ -117,7 +130,7 @@ def run(
     source: str | Path | Mapping[str, Any] | Config,
     overrides: Mapping[str, Any] | None = None,
     out: str | Path = "results",
-    jobs: int = 1,
+    jobs: int | Literal["ray"] = 1,
 ) -> Runs:
     """Run an experiment (a TOML file or its tables) and return what was measured.
 
@@ -185,6 +198,20 @@ def _in_pool(
             raise
 
 
+def _on_cluster(job: Job, watch: Watcher, cluster: ClusterPool) -> dict[Path, str]:
+    """Make the runs as tasks of a cluster, whose nodes share the folder of results."""
+    folder, out = job.experiment.folder.resolve(), job.out.resolve()
+    waiting = {}
+    for number, config in enumerate(job.configs):
+        waiting[cluster.submit(_elsewhere, {**config.table(), "workers": 1}, folder, out)] = number
+    failures, _ = _await(job, waiting, watch, [0] * len(job.configs))
+    for config in job.configs:
+        kept = job.folder(config)
+        if not kept.finished and kept.path not in failures:
+            failures[kept.path] = "made on another node, but its files are not here: all nodes must share the folder"
+    return failures
+
+
 def _await(
     job: Job, waiting: dict[Future[str | None], int], watch: Watcher, seen: list[int]
 ) -> tuple[dict[Path, str], list[int]]:
@@ -195,7 +222,7 @@ def _await(
         time.sleep(0.2)
         for future, number in list(waiting.items()):
             done, folder = future.done(), job.folder(job.configs[number])
-            records = folder.records() if future.running() or done else []
+            records = folder.records()
             for record in records[seen[number] :]:
                 watch(number, record)
             seen[number] = max(seen[number], len(records))

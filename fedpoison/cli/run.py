@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -19,7 +19,9 @@ def run(
     set: Annotated[list[str] | None, Parameter(name=["--set", "-s"], negative=())] = None,
     only: Annotated[list[str] | None, Parameter(negative=())] = None,
     out: Path = Path("results"),
-    jobs: int = 1,
+    jobs: int | Literal["ray"] = 1,
+    engine: str | None = None,
+    ray_address: str | None = None,
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     profile: Annotated[bool, Parameter(negative=())] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
@@ -34,6 +36,8 @@ def run(
 
     fedpoison run experiments/quickstart.toml --jobs 2 --out /tmp/results
 
+    fedpoison run experiments/quickstart.toml --engine ray --ray-address 10.0.0.1:6379
+
     fedpoison run experiments/quickstart.toml --only defence.aggregator.name=krum --dry-run
 
     Parameters
@@ -47,7 +51,11 @@ def run(
     out
         The folder for results; each run gets one of its own in it.
     jobs
-        How many runs at once, each in a process of its own.
+        How many runs at once, each in a process of its own; "ray" makes every run a task of a Ray cluster.
+    engine
+        The engine in place of the file's, as "ray".
+    ray_address
+        The Ray cluster for --engine ray or --jobs ray, as "10.0.0.1:6379"; one is started here unless given.
     dry_run
         Print the plan, with time and disk by a short probe, and stop: nothing is written.
     profile
@@ -64,10 +72,17 @@ def run(
     from fedpoison.running import Job, RunError
     from fedpoison.sweep import load, parse_assignment
 
-    if jobs < 1:
+    if jobs != "ray" and jobs < 1:
         raise ConfigError([f"--jobs must be at least 1, it is {jobs}"])
+    if ray_address and engine != "ray" and jobs != "ray":
+        raise ConfigError(["--ray-address goes with --engine ray or --jobs ray"])
     console = Console(file=sys.stderr, highlight=False) if as_json else output()
-    job = Job(load(experiment, dict(map(parse_assignment, set or [])), only or ()), out)
+    changed = dict(map(parse_assignment, set or []))
+    if engine:
+        changed["engine.name"] = engine
+    if ray_address and engine == "ray":
+        changed["engine.address"] = ray_address
+    job = Job(load(experiment, changed, only or ()), out)
     job.check()
     planned = plan(job)
     for line in planned.lines():
@@ -80,7 +95,7 @@ def run(
         return
     started = time.perf_counter()
     with Progress(console, job.configs) as progress:
-        failures = job.start(progress.watch, jobs)
+        failures = job.start(progress.watch, jobs, ray_address)
     paths = [job.folder(config).path for config in job.configs]
     done = [path for path in paths if path not in failures]
     if as_json:

@@ -36,6 +36,11 @@ class ClusterPool(Executor):
     def __init__(self, address: str | None) -> None:
         self._ray = connected(address)
 
+    @property
+    def size(self) -> int:
+        """How many tasks run at once: the cluster's cores."""
+        return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Start a task as soon as a core is free."""
         remote = self._ray.remote(num_cpus=1, max_retries=2)(function)
