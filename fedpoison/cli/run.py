@@ -77,6 +77,8 @@ def run(
     if ray_address and engine != "ray" and jobs != "ray":
         raise ConfigError(["--ray-address goes with --engine ray or --jobs ray"])
     console = Console(file=sys.stderr, highlight=False) if as_json else output()
+    if engine == jobs == "ray":
+        raise ConfigError(["--engine ray and --jobs ray would wait for each other's cores; give one"])
     changed = dict(map(parse_assignment, set or []))
     if engine:
         changed["engine.name"] = engine

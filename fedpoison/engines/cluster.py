@@ -7,6 +7,9 @@ from typing import Any
 
 from fedpoison.parallel import workers
 
+kept: dict[str | None, Any] = {}
+"""Workers that stay from run to run, by the cluster's address; they end when nobody names them any more."""
+
 
 def connected(address: str | None) -> Any:
     """The ray module with a cluster behind it: that at `address`, else the one in use, else a new one here.
@@ -35,6 +38,7 @@ class ClusterPool(Executor):
 
     def __init__(self, address: str | None) -> None:
         self._ray = connected(address)
+        kept.clear()  # their cores are needed
 
     @property
     def size(self) -> int:

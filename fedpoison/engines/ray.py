@@ -5,10 +5,10 @@ clients and sends their updates back as one block. As a client's update does not
 those of `batched`. A worker that dies is replaced and its clients are trained again elsewhere.
 """
 
+import os
 import sys
 from collections import deque
 from dataclasses import replace
-from functools import cache
 from itertools import count
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import nn
 
 from fedpoison import parallel
 from fedpoison.engines.batched import batched
-from fedpoison.engines.cluster import connected
+from fedpoison.engines.cluster import connected, kept
 from fedpoison.federation import Federation
 from fedpoison.registry import engine
 from fedpoison.training import Engine, Local, Plan, Trained
@@ -100,8 +100,9 @@ class Worker:
         self._name: int | None = None
         self._engine: Engine
 
-    def ready(self) -> None:
-        """Answers as soon as the worker can work."""
+    def pid(self) -> int:
+        """The worker's process, as soon as it can work."""
+        return os.getpid()
 
     def train(self, name: int, world: list[Any], params: Any, plan: Plan) -> tuple[Any, tuple[Event, ...]]:
         """Train a plan's tasks in the world of that name, one intra-op thread; updates as an array [tasks, d]."""
@@ -130,7 +131,7 @@ class _Pool:
         remote = self._ray.remote(num_cpus=1)(Worker)
         for _ in range(workers):
             worker = remote.remote()
-            self.starting[worker.ready.remote()] = worker
+            self.starting[worker.pid.remote()] = worker
 
     def started(self, answer: Any) -> None:
         """Take a worker that has answered, or ask for another if it died on the way."""
@@ -143,9 +144,11 @@ class _Pool:
             self.idle.append(worker)
 
 
-@cache
 def _pool(address: str | None) -> _Pool:
-    return _Pool(address)
+    if address not in kept:
+        kept[address] = _Pool(address)
+    pool: _Pool = kept[address]
+    return pool
 
 
 def _by_value() -> None:

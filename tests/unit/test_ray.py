@@ -1,0 +1,127 @@
+"""The Ray engine: the bits of `batched`, whatever dies on the way; runs as tasks of a cluster."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedpoison import parallel
+from fedpoison.cli import main
+from fedpoison.config import parse
+from fedpoison.engines import ray as ray_engine
+from fedpoison.engines.cluster import connected
+from fedpoison.round import Record, State, play
+from fedpoison.simulation import build
+
+TABLE = {
+    "name": "tiny",
+    "rounds": 3,
+    "data": {"name": "digits"},
+    "clients": {"count": 9, "local": {"batch_size": 16, "epochs": 1}},
+    "threat": {"malicious": 2, "data": {"name": "badnets"}},
+}
+
+OWN = """
+import torch
+from torch import nn
+from fedpoison import data_attack
+
+class Odd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.only = nn.Linear(64, 10)
+
+    def forward(self, images):
+        return self.only(images.flatten(1)) * 2
+
+def net(input_shape, n_classes):
+    return Odd()
+
+def nothing(images, labels, n_classes):
+    return images, torch.full_like(labels, -1)
+
+@data_attack(aim=nothing, goal="mislabel")
+def shifted(images, labels):
+    "Every label is the next one."
+    return images, (labels + 1) % 10
+"""
+
+
+def played(engine: str, table: dict[str, object] = TABLE, folder: Path | None = None) -> tuple[State, list[Record]]:
+    config = parse({**table, "engine": {"name": engine}}, folder)
+    records = []
+    with parallel.using(2):
+        world, state = build(config)
+        while state.round < config.rounds:
+            state, record = play(state, world)
+            records.append(record)
+    return state, records
+
+
+def test_a_run_has_the_bits_of_batched() -> None:
+    one, other = played("batched"), played("ray")
+    assert torch.equal(one[0].params, other[0].params)
+    assert [r["accuracy"] for r in one[1]] == [r["accuracy"] for r in other[1]]
+
+
+def test_what_a_users_file_defines_travels(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    table = {
+        **TABLE,
+        "rounds": 1,
+        "model": {"name": "own.py:net"},
+        "threat": {"malicious": 2, "data": {"name": "own.py:shifted"}},
+    }
+    one, other = played("batched", table, tmp_path), played("ray", table, tmp_path)
+    assert torch.equal(one[0].params, other[0].params)
+    assert other[1][0]["events"][0]["what"] == "engine"  # it cannot be stacked, and says so once
+    assert len(other[1][0]["events"]) == 1
+
+
+def test_a_killed_worker_changes_nothing() -> None:
+    played("ray")  # the workers are up
+    ray = connected(None)
+    config = parse(
+        {**TABLE, "clients": {"count": 9, "local": {"batch_size": 2, "epochs": 20}}, "engine": {"name": "ray"}}
+    )
+    plain = parse({**TABLE, "clients": config.table()["clients"]})
+    with parallel.using(2):
+        world, state = build(plain)
+        expected = play(state, world)[0].params
+        world, state = build(config)
+        pid = ray.get(next(iter(ray_engine._pool(None).idle)).pid.remote())
+        killer = threading.Timer(0.4, os.kill, (pid, signal.SIGKILL))
+        killer.start()
+        after, record = play(state, world)
+        killer.join()
+        again, _ = play(state, world)
+    assert torch.equal(after.params, expected)
+    assert torch.equal(again.params, expected)
+    assert [e["detail"] for e in record["events"]] == ["a Ray worker died; its clients were trained again"]
+
+
+def test_samples_travel_without_being_copied() -> None:
+    from ray import cloudpickle
+
+    world, _ = build(parse(TABLE))
+    buffers: list[object] = []
+    text = cloudpickle.dumps(world.federation.dataset, protocol=5, buffer_callback=buffers.append)
+    assert len(text) < 5_000 < world.federation.dataset.train_images.nbytes
+
+
+def test_no_cluster_at_an_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(tmp_path / "x.toml"), "--ray-address", "127.0.0.1:1"]) == 2
+    assert "--ray-address goes with" in capsys.readouterr().err
+
+
+def test_runs_as_tasks_of_a_cluster(tmp_path: Path) -> None:
+    text = 'name = "tiny"\nrounds = 2\nseeds = [0, 1]\n[data]\nname = "digits"\n[clients]\ncount = 4\n'
+    (tmp_path / "tiny.toml").write_text(text)
+    for where, more in (("a", ["--jobs", "ray"]), ("b", [])):
+        assert main(["run", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / where), *more]) == 0
+    models = [sorted((tmp_path / where).glob("tiny/*/model.safetensors")) for where in "ab"]
+    assert len(models[0]) == 2
+    assert [m.read_bytes() for m in models[0]] == [m.read_bytes() for m in models[1]]
