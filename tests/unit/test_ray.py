@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -85,15 +86,22 @@ def test_a_killed_worker_changes_nothing() -> None:
     played("ray")  # the workers are up
     ray = connected(None)
     config = parse(
-        {**TABLE, "clients": {"count": 9, "local": {"batch_size": 2, "epochs": 20}}, "engine": {"name": "ray"}}
+        {**TABLE, "clients": {"count": 9, "local": {"batch_size": 2, "epochs": 60}}, "engine": {"name": "ray"}}
     )
     plain = parse({**TABLE, "clients": config.table()["clients"]})
     with parallel.using(2):
         world, state = build(plain)
         expected = play(state, world)[0].params
         world, state = build(config)
-        pid = ray.get(next(iter(ray_engine._pool(None).idle)).pid.remote())
-        killer = threading.Timer(0.4, os.kill, (pid, signal.SIGKILL))
+        pool = ray_engine._pool(None)
+        pid = ray.get(pool.idle[0].pid.remote())
+
+        def kill_at_work() -> None:
+            while pool.idle:  # until all have their share
+                time.sleep(0.005)
+            os.kill(pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_at_work)
         killer.start()
         after, record = play(state, world)
         killer.join()
