@@ -13,16 +13,21 @@ from fedpoison.lookup import find
 from fedpoison.registry import Step
 from fedpoison.seeding import Stream
 from fedpoison.threat import Scene, craft_with
-from fedpoison.types import Updates, Verdict
+from fedpoison.types import Layer, Probe, Updates, Verdict
 
 Named = str | Callable[..., Any]
 
 
 def chain(
-    aggregator: Named, pre: Sequence[Named | Mapping[str, Any]] = (), options: Mapping[str, Any] | None = None
+    aggregator: Named,
+    pre: Sequence[Named | Mapping[str, Any]] = (),
+    options: Mapping[str, Any] | None = None,
+    base: Named | Mapping[str, Any] | None = None,
 ) -> Defence:
-    """A defence from names (or decorated functions); a pre-aggregator with options is a table with `name`."""
-    return Defence(tuple(_step("preaggregator", p) for p in pre), _step("aggregator", aggregator, options or {}))
+    """A defence from names (or decorated functions); a pre-aggregator or base with options is a table with `name`."""
+    steps = tuple(_step("preaggregator", p) for p in pre)
+    inner = None if base is None else _step("aggregator", base)
+    return Defence(steps, _step("aggregator", aggregator, options or {}), inner)
 
 
 def aggregate(
@@ -31,11 +36,14 @@ def aggregate(
     *,
     f: int = 0,
     pre: Sequence[Named | Mapping[str, Any]] = (),
+    base: Named | Mapping[str, Any] | None = None,
     sizes: Tensor | None = None,
     client_ids: Tensor | None = None,
     previous: Tensor | None = None,
     root_update: Tensor | None = None,
     params: Tensor | None = None,
+    layers: Sequence[Layer] = (),
+    probe: Probe | None = None,
     state: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     round: int = 1,
@@ -45,18 +53,21 @@ def aggregate(
 
     `updates`: [n, d] of float32 or float64, or n tensors of which those that are not [d] and finite are set
     aside. `f`: how many may be malicious. `previous`: last round's aggregate, `state`: the last Verdict's;
-    `root_update`: what training on the server's root set gave.
+    `root_update`: what training on the server's root set gave; `probe`: tries an update on that set; `layers`: which
+    columns are which parameter's (one of all columns unless given); `base`: the rule that the rule is built around.
     `options`: the rule's. ValueError if the chain cannot take (n, f), with the bound.
     """
-    defence = chain(aggregator, pre, options)
+    defence = chain(aggregator, pre, options, base)
     n = len(updates)
     if not n:
         raise ValueError("there are no updates to aggregate")
     if isinstance(updates, Tensor) and (updates.dim() != 2 or not updates.is_floating_point()):
         raise ValueError(f"updates must be a floating-point matrix [n, d], not {tuple(updates.shape)} {updates.dtype}")
     problems = defence.problems(n, f)
-    if defence.wants_root and root_update is None:
+    if defence.trains_root and root_update is None:
         problems.append(f"{defence.wants_root} needs root_update")
+    if any("probe" in entry.asks for entry, _ in defence.steps) and probe is None:
+        problems.append(f"{defence.wants_root} needs probe")
     if problems:
         raise ValueError("; ".join(problems))
     updates = updates.detach() if isinstance(updates, Tensor) else [row.detach() for row in updates]
@@ -74,6 +85,8 @@ def aggregate(
         stream=Stream(seed, "defence", round),
         state=state or {},
         root_update=root_update,
+        layers=tuple(layers) or (Layer("all", slice(0, len(like)), (len(like),)),),
+        probe=probe,
     )
     with parallel.using(parallel.workers()):
         return defence(updates, situation)

@@ -147,7 +147,7 @@ class Config(Section):
         if not self.malicious:
             table["threat"] = {"data": table["threat"].get("data")}
         chosen = (self.model, self.engine, self.data.dataset, self.data.partition, self.threat.data)
-        parts = (*chosen, self.threat.update, *self.defence.pre, self.defence.aggregator)
+        parts = (*chosen, self.threat.update, *self.defence.pre, self.defence.aggregator, self.defence.base)
         files = {c.name: f"{c.entry.file_hash}:{c.entry.name}" for c in parts if c and c.entry.file_hash}
         text = json.dumps([table, __version__], sort_keys=True)
         for name, content in files.items():  # what a file says counts, not where it lies

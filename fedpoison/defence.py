@@ -16,9 +16,25 @@ from fedpoison.linalg.blocks import row_norms
 from fedpoison.registry import Entry, Step, unpack
 from fedpoison.rows import Rows
 from fedpoison.seeding import Stream
-from fedpoison.types import ClientIds, Event, Norms, Params, Sizes, Update, Updates, Verdict
+from fedpoison.types import (
+    Base,
+    Chosen,
+    ClientIds,
+    Event,
+    Layer,
+    Noisy,
+    Norms,
+    Params,
+    Probe,
+    Sizes,
+    Update,
+    Updates,
+    Verdict,
+)
 from fedpoison.vocabulary import REFERENCES
 
+_NOT_OF_ROWS = {"client_ids", "state", "params", "previous", "root_update", "zero_model", "layers", "base", "probe"}
+"""What a rule cannot ask for when it is another's base: its rows may be parts of updates, or made up."""
 _UNIT = 1e-6
 """How far the sum of weights may be from 1."""
 
@@ -35,14 +51,20 @@ class Situation:
     stream: Stream
     state: Mapping[str, Tensor]
     root_update: Update | None = None
+    layers: tuple[Layer, ...] = ()
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True)
 class Defence:
-    """A chain of registered steps, to be called with updates [n, d], or n tensors of any shape, and a Situation."""
+    """A chain of registered steps, to be called with updates [n, d], or n tensors of any shape, and a Situation.
+
+    `base`: the rule that `rule` is built around, if it asks for one.
+    """
 
     pre: tuple[Step, ...]
     rule: Step
+    base: Step | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -60,8 +82,13 @@ class Defence:
     @cached_property
     def wants_root(self) -> str | None:
         """The step that needs the server's root set, or None."""
-        asking = (e.name for e, _ in self.steps if "root_update" in (*e.asks, *e.references))
-        return next(asking, None)
+        words = {"root_update", "probe"}
+        return next((e.name for e, _ in self.steps if words & {*e.asks, *e.references}), None)
+
+    @cached_property
+    def trains_root(self) -> bool:
+        """Whether some step asks for what training on the root set gives."""
+        return any("root_update" in (*e.asks, *e.references) for e, _ in self.steps)
 
     def problems(self, n: int, f: int) -> list[str]:
         """What the chain cannot take about n clients of which f are malicious, each with the bound it breaks."""
@@ -76,9 +103,22 @@ class Defence:
                 found.append(broken)
             if merged and "client_ids" in entry.asks:
                 found.append(f"{entry.name} asks who sent each row, and {merged} merges clients")
+            if "base" in entry.asks:
+                found += self._base_problems(entry, options, n, f)
             if entry.rows:
                 n, merged = entry.rows(n, **options), entry.name
         return found
+
+    def _base_problems(self, entry: Entry, options: Mapping[str, Any], n: int, f: int) -> list[str]:
+        if self.base is None:
+            return [f"{entry.name} is built around another rule: give defence.base"]
+        inner, inner_options = self.base
+        words = _NOT_OF_ROWS & {*inner.asks, *inner.references}
+        if words:
+            return [f"{entry.name} shows its base rows that no client sent, and {inner.name} asks for {min(words)}"]
+        rows = entry.base_rows(n, **options) if entry.base_rows else n
+        broken = inner.requirement(rows, f, inner_options)
+        return [f"in {entry.name}: {broken}"] if broken else []
 
     def __call__(self, updates: Tensor | Sequence[Tensor], situation: Situation) -> Verdict:
         """Screen the updates and aggregate the rest; a round that cannot be aggregated is skipped and says why."""
@@ -88,7 +128,7 @@ class Defence:
         n, screened = len(kept), len(updates) - len(kept)
         f = max(0, situation.f - screened)
         problems = self.problems(n, f) if n else ["no update is left"]
-        if self.wants_root and (situation.root_update is None or not situation.root_update.isfinite().all()):
+        if self.trains_root and (situation.root_update is None or not situation.root_update.isfinite().all()):
             problems.append(f"{self.wants_root} needs a root update, and there is none that is finite")
         if problems:
             return _skip(situation, norms, events, "; ".join(problems))
@@ -104,16 +144,20 @@ class Defence:
         flagged = _spread(verdict.flagged, kept, len(updates), True)
         return replace(verdict, norms=norms, weights=weights, flagged=flagged, events=events)
 
-    def _aggregate(self, updates: Updates, norms: Norms, situation: Situation) -> Verdict:
+    def _aggregate(
+        self, updates: Updates, norms: Norms, situation: Situation, rng: torch.Generator | None = None
+    ) -> Verdict:
         vectors = {"previous": situation.previous, "root_update": situation.root_update}
-        origin = torch.zeros_like(situation.params)
+        if "zero_model" in self.references:
+            vectors["zero_model"] = -situation.params
+        origin = updates.new_zeros(updates.shape[1])
         references = {name: origin if (vector := vectors.get(name)) is None else vector for name in self.references}
         rows = Rows(updates, norms, situation.sizes.double(), references)
-        rng = situation.stream.torch()
+        rng = rng or situation.stream.torch()
         shown = (updates, situation.previous, situation.params, situation.client_ids)
         before = [tensor._version for tensor in shown]
         for entry, options in self.pre:
-            rows = rows.mixed(entry.call(_supply(entry, rows, situation, rng), options))
+            rows = rows.mixed(entry.call(self._supply(entry, rows, situation, rng), options))
         verdict = self._apply_rule(rows, situation, rng)
         if [tensor._version for tensor in shown] != before:
             names = " or ".join(entry.name for entry, _ in self.steps)
@@ -122,24 +166,67 @@ class Defence:
 
     def _apply_rule(self, rows: Rows, situation: Situation, rng: torch.Generator) -> Verdict:
         entry, options = self.rule
-        supply = _supply(entry, rows, situation, rng)
+        supply = self._supply(entry, rows, situation, rng)
         if entry.coordinatewise:
             update = rows.by_columns(lambda block: entry.call({**supply, "updates": block}, options))
             return Verdict(update, state=situation.state)
         result, state = entry.call(supply, options), situation.state
         if "state" in entry.asks:
             result, state = unpack(entry, result)
+        decided = entry.decides and all(step.keeps_clients for step, _ in self.pre)
+        if isinstance(result, Chosen):
+            return Verdict(result.update.clone(), flagged=~result.kept if decided else None, state=state)
         if entry.returns == "update":
             return Verdict(result.clone(), state=state)
+        noise = result.deviation if isinstance(result, Noisy) else 0.0
+        result = result.weights if isinstance(result, Noisy) else result
         size, total = rows.count + len(entry.references), float(result.double().sum())
         if result.shape != (size,) or abs(total - 1) > _UNIT:
             raise ValueError(
                 f"{entry.name} must return {size} weights that sum to 1: {tuple(result.shape)}, {total:.6g}"
             )
         update, weights = rows.combine(result, entry.references)
-        decided = entry.decides and all(step.keeps_clients for step, _ in self.pre)
+        if noise:
+            update += noise * torch.randn(len(update), generator=rng, dtype=update.dtype)
         flagged = result[: rows.count] == 0 if decided else None
         return Verdict(update, weights=weights, flagged=flagged, state=state)
+
+    def _supply(self, entry: Entry, rows: Rows, situation: Situation, rng: torch.Generator) -> dict[str, Any]:
+        makers: dict[str, Callable[[], Any]] = {
+            "n": lambda: rows.count,
+            "f": lambda: situation.f,
+            "updates": lambda: None if entry.coordinatewise else rows.updates,
+            "gram": lambda: rows.gram(entry.references),
+            "squared_distances": lambda: rows.squared_distances(entry.references),
+            "norms": lambda: rows.norms.clone(),
+            "sizes": lambda: rows.sizes.clone(),
+            "client_ids": lambda: situation.client_ids,
+            "previous": lambda: situation.previous,
+            "root_update": lambda: situation.root_update,
+            "params": lambda: situation.params,
+            "layers": lambda: situation.layers,
+            "base": lambda: self._base(situation, rng),
+            "probe": lambda: situation.probe,
+            "rng": lambda: rng,
+            "state": lambda: {name: value.clone() for name, value in situation.state.items()},
+        }
+        return {word: makers[word]() for word in entry.asks}
+
+    def _base(self, situation: Situation, rng: torch.Generator) -> Base:
+        """The base rule as a function of rows; no client is behind them, so each counts the same."""
+        if self.base is None:
+            raise ValueError("no base rule is given")
+        inner = Defence((), self.base)
+
+        def base(updates: Updates, f: int) -> Update:
+            ids, sizes = torch.arange(len(updates)), torch.ones(len(updates), dtype=torch.float64)
+            problems = inner.problems(len(updates), f)
+            if problems:
+                raise ValueError("; ".join(problems))
+            seen = replace(situation, f=f, client_ids=ids, sizes=sizes, params=updates[0], previous=updates[0])
+            return inner._aggregate(updates, row_norms(updates), seen, rng).update
+
+        return base
 
 
 def screen(
@@ -161,25 +248,6 @@ def screen(
     reasons = ((~shaped, f"not a vector of {len(params)} numbers"), (shaped & ~finite, "not finite"))
     events = [Event("set_aside", tuple(ids[mask].tolist()), why) for mask, why in reasons if mask.any()]
     return (shaped & finite).nonzero().flatten(), norms, tuple(events)
-
-
-def _supply(entry: Entry, rows: Rows, situation: Situation, rng: torch.Generator) -> dict[str, Any]:
-    makers: dict[str, Callable[[], Any]] = {
-        "n": lambda: rows.count,
-        "f": lambda: situation.f,
-        "updates": lambda: None if entry.coordinatewise else rows.updates,
-        "gram": lambda: rows.gram(entry.references),
-        "squared_distances": lambda: rows.squared_distances(entry.references),
-        "norms": lambda: rows.norms.clone(),
-        "sizes": lambda: rows.sizes.clone(),
-        "client_ids": lambda: situation.client_ids,
-        "previous": lambda: situation.previous,
-        "root_update": lambda: situation.root_update,
-        "params": lambda: situation.params,
-        "rng": lambda: rng,
-        "state": lambda: {name: value.clone() for name, value in situation.state.items()},
-    }
-    return {word: makers[word]() for word in entry.asks}
 
 
 def _skip(situation: Situation, norms: Norms, events: tuple[Event, ...], why: str) -> Verdict:

@@ -20,7 +20,7 @@ from fedpoison.measures import finite
 from fedpoison.models.vector import load
 from fedpoison.parallel import in_parallel
 from fedpoison.registry import Step
-from fedpoison.types import Images, Labels, Params
+from fedpoison.types import Images, Labels, Params, Probe, Update
 
 _CHUNK = 500
 """Test samples a task: fixed, so that results do not depend on the number of threads."""
@@ -110,14 +110,36 @@ class Evaluator:
         return replace(scores, client_accuracy=fmean(accuracies), worst_decile_accuracy=fmean(worst))
 
     def _predict(self, images: Tensor, labels: Labels, index: Tensor | None = None) -> tuple[Labels, float]:
-        """Predictions and mean loss of the images, or of those at `index`, whose labels are given."""
+        return predict(self._net, images, labels, index)
 
-        def one(chunk: slice) -> tuple[Tensor, float]:
-            with torch.inference_mode():
-                logits = self._net(images[chunk] if index is None else images[index[chunk]])
-                loss = cross_entropy(logits.double(), labels[chunk], reduction="sum")
-                return logits.argmax(dim=1), float(loss)
 
-        chunks = [slice(i, i + _CHUNK) for i in range(0, len(labels), _CHUNK)]
-        parts = list(in_parallel(one, chunks))
-        return torch.cat([part[0] for part in parts]), sum(part[1] for part in parts) / len(labels)
+class RootProbe:
+    """The server's root set, to try models on."""
+
+    def __init__(self, net: nn.Module, root: Shard) -> None:
+        self._net, self._root = copy.deepcopy(net).eval(), root
+
+    def at(self, params: Params) -> Probe:
+        """The probe of updates of these parameters."""
+
+        def probe(update: Update) -> tuple[float, float]:
+            load(self._net, params + update)
+            labels = self._root.labels[self._root.index]
+            predicted, loss = predict(self._net, self._root.images, labels, self._root.index)
+            return loss, float((predicted != labels).double().mean())
+
+        return probe
+
+
+def predict(net: nn.Module, images: Tensor, labels: Labels, index: Tensor | None = None) -> tuple[Labels, float]:
+    """Predictions and mean loss of the images, or of those at `index`, whose labels are given."""
+
+    def one(chunk: slice) -> tuple[Tensor, float]:
+        with torch.inference_mode():
+            logits = net(images[chunk] if index is None else images[index[chunk]])
+            loss = cross_entropy(logits.double(), labels[chunk], reduction="sum")
+            return logits.argmax(dim=1), float(loss)
+
+    chunks = [slice(i, i + _CHUNK) for i in range(0, len(labels), _CHUNK)]
+    parts = list(in_parallel(one, chunks))
+    return torch.cat([part[0] for part in parts]), sum(part[1] for part in parts) / len(labels)

@@ -36,7 +36,7 @@ def detection(verdict: Verdict, bad: Tensor) -> Measured:
             measured["false_positive_rate"] = false / int((~bad).sum())
     if verdict.weights is not None and bad.any():
         weights = verdict.weights
-        measured["malicious_weight"] = float(weights[bad].sum())
+        measured["malicious_weight"] = float(weights[bad].sum() / weights.sum()) if weights.sum() else 0.0
         if (~bad).any():
             gaps = weights[~bad].unsqueeze(1) - weights[bad]
             measured["auroc"] = float((gaps > 0).double().mean() + 0.5 * (gaps == 0).double().mean())

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from fedpoison.types import Chosen, Noisy
 from fedpoison.vocabulary import REFERENCES, VOCABULARY
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -82,9 +83,9 @@ class Entry:
         }
 
 
-_NOT_BY_BLOCKS = {"state", "rng", "previous", "params", "root_update"}
+_NOT_BY_BLOCKS = {"state", "rng", "previous", "params", "root_update", "layers", "base", "probe"}
 _TRAITS = {"paper", "source", "evidence", "needs", "coordinatewise", "decides", "references", "claims", "returns"}
-_TRAITS |= {"recipe", "rows", "keeps_clients", "goal", "aim", "check", "licence", "places", "contents"}
+_TRAITS |= {"recipe", "rows", "keeps_clients", "goal", "aim", "check", "licence", "places", "contents", "base_rows"}
 
 Step = tuple[Entry, Mapping[str, Any]]
 """An entry and its validated options."""
@@ -145,9 +146,12 @@ def _check_bounds(name: str, needs: str | None, options: Mapping[str, Any]) -> N
 def _result_of(name: str, rule: Callable[..., Any]) -> str:
     annotation = inspect.signature(rule, eval_str=True).return_annotation
     first = getattr(annotation, "__args__", (annotation,))[0]  # tuple[Weights, State] has memory
-    result = {"r": "weights", "d": "update"}.get(str(getattr(first, "dim_str", "")).strip())
+    shapes = {"r": "weights", "d": "update"}
+    result = {Noisy: "weights", Chosen: "update"}.get(first) or shapes.get(str(getattr(first, "dim_str", "")).strip())
     if result is None:
-        raise TypeError(f"aggregator {name} must say by its return annotation that it returns Weights or Update")
+        raise TypeError(
+            f"aggregator {name} must say by its return annotation that it returns Weights, Noisy, Update or Chosen"
+        )
     return result
 
 
@@ -191,15 +195,18 @@ def aggregator(
     coordinatewise: bool = False,
     decides: bool = False,
     references: tuple[str, ...] = (),
+    base_rows: Callable[..., int] | None = None,
     claims: tuple[str, ...] = ("permutation", "unanimity"),
 ) -> Callable[[F], F]:
     """Enter an aggregation rule.
 
-    A rule returns `Weights` (one a row of its Gram or distance matrix, or one a client) or an `Update` [d].
+    A rule returns `Weights` (one a row of its Gram or distance matrix, or one a client) or an `Update` [d]; `Noisy`
+    weights have noise added to what they give, a `Chosen` update says whom it is made of.
     `needs`: the condition on n, f and options, such as "n > 2*f + 2"; several are parted by "; ".
     `coordinatewise`: the rule may be shown any block of columns. `decides`: a client with weight 0 counts as flagged.
-    `references`: rows that follow the clients' in `gram` and `squared_distances`, of "origin", "previous" and
-    "root_update".
+    `references`: rows that follow the clients' in `gram` and `squared_distances`, of "origin", "previous",
+    "root_update" and "zero_model" (minus the parameters). `base_rows(n, **options)`: how many rows a rule that asks
+    for `base` gives it, if not n.
     `claims`: what the contract tests hold it to, of permutation, unanimity, translation, scale, rotation.
     """
     _known_references(references)
@@ -213,6 +220,7 @@ def aggregator(
             "coordinatewise": coordinatewise,
             "decides": decides,
             "references": references,
+            "base_rows": base_rows,
             "claims": claims,
         },
     )

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from fedpoison.defence import Defence, Situation
 from fedpoison.delivery import Answers, Late, Mail, deliver
-from fedpoison.evaluation import Evaluator, Scores
+from fedpoison.evaluation import Evaluator, RootProbe, Scores
 from fedpoison.federation import Federation
 from fedpoison.measures import detection, rejection_skew, spread_of, summary_of_norms
 from fedpoison.seeding import Stream
 from fedpoison.server import Server
 from fedpoison.threat import Scene, Threat, craft_with
 from fedpoison.training import ClientMomentum, Engine, Local, Plan, Task
-from fedpoison.types import ClientIds, Event, Honest, Malicious, Params, Twins, Update, Updates, Verdict
+from fedpoison.types import ClientIds, Event, Honest, Layer, Malicious, Params, Twins, Update, Updates, Verdict
 
 Memory = Mapping[str, Tensor]
 
@@ -56,6 +56,8 @@ class World:
     engine: Engine
     defence: Defence
     evaluator: Evaluator
+    layers: tuple[Layer, ...] = ()
+    probe: RootProbe | None = None
 
 
 Record = dict[str, Any]
@@ -145,7 +147,7 @@ def _train(
     twins = [Task(i) for i in cohort[bad].tolist()] if threat.needs_twins(len(honest)) else []
     if twins and own and not poisons:
         twins = []  # they are honest already
-    root = [Task(world.federation.clients)] if world.defence.wants_root else []
+    root = [Task(world.federation.clients)] if world.defence.trains_root else []
     tasks = (*honest, *own, *twins)
     plan = Plan(world.seed, number, (*tasks, *root), world.local.rates.at(number, world.rounds))
     trained = world.engine.train(state.params, plan)
@@ -161,8 +163,9 @@ def _train(
 def _situation(state: State, world: World, ids: ClientIds, bad: Tensor, root: Update | None) -> Situation:
     """What the server knows when these clients have sent their updates."""
     f = int(bad.sum()) if world.f is None else world.f
-    stream = Stream(world.seed, "defence", state.round + 1)
-    return Situation(f, ids, world.federation.sizes(ids), state.params, state.previous, stream, state.defence, root)
+    stream, sizes = Stream(world.seed, "defence", state.round + 1), world.federation.sizes(ids)
+    probe = world.probe.at(state.params) if world.probe else None
+    return Situation(f, ids, sizes, state.params, state.previous, stream, state.defence, root, world.layers, probe)
 
 
 def _attack(

@@ -192,21 +192,36 @@ def _count_or_true(given: Any) -> Any:
 
 
 class DefenceConfig(Section):
-    """[defence]: what the server is told and does. f = "true" tells it the truth each round."""
+    """[defence]: what the server is told and does. f = "true" tells it the truth each round.
+
+    `base`: the rule that the aggregator is built around, for those that are.
+    """
 
     f: Annotated[int | Literal["true"] | None, BeforeValidator(_count_or_true)] = None
     pre: list[a("preaggregator")] = []
     aggregator: a("aggregator") = Field("mean", validate_default=True)
+    base: maybe_a("aggregator") = None
+
+    @model_validator(mode="after")
+    def _base_where_it_is_asked_for(self) -> "DefenceConfig":
+        asked = "base" in self.aggregator.entry.asks
+        if self.base and not asked:
+            raise ValueError(
+                f"base = {self.base.label!r} is for rules built around another; {self.aggregator.name} is not"
+            )
+        return self
 
     @property
     def chain(self) -> Defence:
         """The chain that the steps make."""
-        return Defence(tuple(step.step for step in self.pre), self.aggregator.step)
+        base = self.base.step if self.base else None
+        return Defence(tuple(step.step for step in self.pre), self.aggregator.step, base)
 
     @property
     def rule(self) -> str:
-        """The chain's name: pre-aggregators, then the rule."""
-        return "+".join(step.label for step in (*self.pre, self.aggregator))
+        """The chain's name: pre-aggregators, then the rule, its base in parentheses."""
+        name = "+".join(step.label for step in (*self.pre, self.aggregator))
+        return f"{name}({self.base.label})" if self.base else name
 
 
 class WarmStart(Section):

@@ -13,11 +13,11 @@ from torch import nn
 from fedpoison import parallel
 from fedpoison.config import Config
 from fedpoison.data import Dataset
-from fedpoison.evaluation import Evaluator
+from fedpoison.evaluation import Evaluator, RootProbe
 from fedpoison.federation import Federation
 from fedpoison.models.dropout import with_streams
 from fedpoison.models.inputs import Normalise
-from fedpoison.models.vector import check_net, flatten
+from fedpoison.models.vector import check_net, flatten, layers_of
 from fedpoison.records import RunFolder, load_params
 from fedpoison.round import Record, State, World, play
 from fedpoison.seeding import Stream
@@ -121,6 +121,8 @@ def build(config: Config) -> tuple[World, State]:
         engine=engine.call({"model": net, "federation": federation, "local": config.clients.local}, engine_options),
         defence=config.defence.chain,
         evaluator=Evaluator(net, dataset, threat.data, federation.validation, honest),
+        layers=layers_of(net),
+        probe=RootProbe(net, federation.shard(count)) if data.root else None,
     )
     return world, State(0, params, torch.zeros_like(params))
 

@@ -4,13 +4,13 @@ n rows (one a client, unless a pre-aggregator merged some), d parameters.
 An update is local parameters minus global parameters.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt, Interval
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 Updates = Float[Tensor, "n d"]
@@ -42,6 +42,37 @@ Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Count = Annotated[int, Ge(1)]
+
+
+class Layer(NamedTuple):
+    """One parameter tensor of the net: which columns of an update are its values, in row-major order."""
+
+    name: str
+    columns: slice
+    shape: tuple[int, ...]
+
+
+Base = Callable[[Tensor, int], Tensor]
+"""Another rule, for those that are built around one: (rows [m, d'], f) -> aggregate [d']."""
+Probe = Callable[[Tensor], tuple[float, float]]
+"""Mean loss and error rate, on the server's own samples, of the global model moved by an update [d]."""
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Weights, and the standard deviation of Gaussian noise that is added to every coordinate of their sum."""
+
+    weights: Weights
+    deviation: float
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An aggregate that is no average, and which clients [n] it is made of."""
+
+    update: Update
+    kept: Bool[Tensor, " n"]
+
 
 State = dict[str, Tensor]
 """A rule's or an attack's memory; it is saved in the run's checkpoint."""

@@ -15,7 +15,13 @@ _ROWS = {
     "rng": "torch.Generator, this round's stream",
 }
 VOCABULARY: dict[str, dict[str, str]] = {
-    "aggregator": {**_ROWS, "state": "dict[str, Tensor], the rule's memory; return (result, state)"},
+    "aggregator": {
+        **_ROWS,
+        "layers": "tuple of Layer(name, columns, shape): which columns are which parameter tensor's, the net's order",
+        "base": "(rows [m, d'], f) -> [d']: the rule in [defence] base, for rules that are built around another",
+        "probe": "update [d] -> (loss, error rate) of the model moved by it, on the server's root set",
+        "state": "dict[str, Tensor], the rule's memory; return (result, state)",
+    },
     "preaggregator": _ROWS,
     "update_attack": {
         "benign": "[b, d] honest updates that [threat] knows grants",
@@ -54,4 +60,6 @@ VOCABULARY: dict[str, dict[str, str]] = {
         "local": "local training's settings",
     },
 }
-REFERENCES = ("origin", "previous", "root_update")
+REFERENCES = ("origin", "previous", "root_update", "zero_model")
+"""Rows that may follow the clients': the zero update, last round's aggregate, the root set's update, and the update
+that would set all parameters to 0, about which inner products of updates are those of whole models."""

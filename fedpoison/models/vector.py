@@ -6,6 +6,7 @@ statistics) is refused, because its clients and the server would then evaluate d
 could move what no rule looks at.
 """
 
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 
 from fedpoison.models.dropout import set_stream
 from fedpoison.seeding import Stream
-from fedpoison.types import Params
+from fedpoison.types import Layer, Params
 
 
 def travelling(net: nn.Module) -> list[nn.Parameter]:
@@ -24,6 +25,16 @@ def travelling(net: nn.Module) -> list[nn.Parameter]:
 def flatten(net: nn.Module) -> Params:
     """The travelling parameters as one new vector [d]."""
     return torch.cat([p.detach().flatten() for p in travelling(net)])
+
+
+def layers_of(net: nn.Module) -> tuple[Layer, ...]:
+    """Which columns of the vector are which parameter's."""
+    named = [(name, p) for name, p in net.named_parameters() if p.requires_grad and p.is_floating_point()]
+    ends = list(accumulate((p.numel() for _, p in named), initial=0))
+    return tuple(
+        Layer(name, slice(start, end), tuple(p.shape))
+        for (name, p), (start, end) in zip(named, pairwise(ends), strict=True)
+    )
 
 
 @torch.no_grad()

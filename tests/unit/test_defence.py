@@ -562,7 +562,7 @@ def a_matrix(updates: Updates) -> Updates:
         (unknown_word, "aggregator unknown_word: nothing supplies budget"),
         (an_attack_s_word, "aggregator an_attack_s_word: nothing supplies benign"),
         (untyped_option, "aggregator untyped_option: the options share need a type annotation"),
-        (no_return, "aggregator no_return must say by its return annotation that it returns Weights or Update"),
+        (no_return, "aggregator no_return must say by its return annotation that it returns Weights, Noisy, Update"),
         (wrong_return, "aggregator wrong_return must say by its return annotation"),
         (a_matrix, "aggregator a_matrix must say by its return annotation"),
         (no_docstring, "aggregator no_docstring needs a docstring"),
