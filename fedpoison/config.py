@@ -12,17 +12,10 @@ from pydantic import Field, ValidationError, model_validator
 from fedpoison import __version__
 from fedpoison.component import a
 from fedpoison.data.store import fingerprint
+from fedpoison.errors import ConfigError
 from fedpoison.rounding import half_up
 from fedpoison.sections import Clients, Data, DefenceConfig, Section, ThreatConfig, WarmStart
 from fedpoison.server import Server
-
-
-class ConfigError(ValueError):
-    """What is wrong with a configuration, one line a problem."""
-
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = list(dict.fromkeys(problems))
-        super().__init__("\n".join(self.problems))
 
 
 class Config(Section):

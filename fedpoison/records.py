@@ -1,18 +1,10 @@
-"""A run's folder: written so that a kill at any moment loses nothing, and read back.
-
-config.toml, environment.json   what was run, on what
-run.json                        how tables and figures call it, and which clean run it is compared with
-rounds.jsonl                    one Record a round, appended
-checkpoint.safetensors          the State after a written round, replaced atomically; gone at the end
-model.safetensors               the final parameters; its presence says that the run is finished
-"""
+"""A run's folder (runfiles.py says what lies in it), written so that a kill at any moment loses nothing."""
 
 import json
 import math
 import os
 import platform
 import time
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedpoison import __version__
-from fedpoison.round import Record, State
+from fedpoison.errors import BusyError
+from fedpoison.round import State
+from fedpoison.runfiles import RunFiles, replace_file
+from fedpoison.vocabulary import Record
 
 MEMORIES = ("defence", "attack", "server", "momentum", "waiting")
 """What a State remembers by name, in its fields' order."""
@@ -37,26 +32,12 @@ _PATIENCE = 9
 """Times the cost of a checkpoint that pass before the next."""
 
 
-class BusyError(RuntimeError):
-    """Another process is at work in this run's folder."""
-
-
-class RunFolder:
-    """`results/<name>/<hash>/` of one run."""
+class RunFolder(RunFiles):
+    """`results/<name>/<hash>/` of one run, to be written."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self._saved, self._cost = -math.inf, 0.0
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run is over."""
-        return self.model.is_file()
-
-    @property
-    def model(self) -> Path:
-        """The file of the final parameters."""
-        return self.path / "model.safetensors"
 
     @contextmanager
     def locked(self, wait: bool = False) -> Iterator[None]:
@@ -84,11 +65,6 @@ class RunFolder:
         replace_file(self.path / "config.toml", tomli_w.dumps(config).encode())
         replace_file(self.path / "run.json", json.dumps(labels, indent=1).encode())
         return changes
-
-    def described(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The configuration and the labels, as `describe` wrote them."""
-        config = tomllib.loads((self.path / "config.toml").read_text())
-        return config, json.loads((self.path / "run.json").read_text())
 
     def resume(self) -> State | None:
         """The last checkpoint, with rounds.jsonl cut back to it; None if there is none."""
@@ -133,13 +109,6 @@ class RunFolder:
         save_file({"params": params}, temporary)
         os.replace(temporary, self.model)
         (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
-
-    def records(self) -> list[Record]:
-        """All rounds that are wholly written."""
-        rounds = self.path / "rounds.jsonl"
-        if not rounds.is_file():
-            return []
-        return [json.loads(line) for line in rounds.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 def save_state(path: Path, state: State) -> None:
@@ -191,10 +160,3 @@ def environment() -> dict[str, Any]:
         "system": platform.system(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file as a whole or not at all."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from fedpoison.server import Server
 from fedpoison.threat import Scene, Threat, craft_with
 from fedpoison.training import ClientMomentum, Engine, Local, Plan, Task
 from fedpoison.types import ClientIds, Event, Honest, Layer, Malicious, Params, Twins, Update, Updates, Verdict
+from fedpoison.vocabulary import PHASES, Record
 
 Memory = Mapping[str, Tensor]
 
@@ -58,10 +58,6 @@ class World:
     evaluator: Evaluator
     layers: tuple[Layer, ...] = ()
     probe: RootProbe | None = None
-
-
-Record = dict[str, Any]
-"""One line of rounds.jsonl; what was not measured is None."""
 
 
 def play(state: State, world: World) -> tuple[State, Record]:
@@ -125,7 +121,6 @@ def play(state: State, world: World) -> tuple[State, Record]:
 
 
 SCORES = tuple(field.name for field in fields(Scores))
-PHASES = ("train", "attack", "defence", "evaluate")
 
 
 def _cohort(world: World, number: int) -> tuple[ClientIds, Tensor, Tensor, list[Event]]:

@@ -13,25 +13,19 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, Literal
 
-from fedpoison.config import Config, ConfigError, parse
+from fedpoison.config import Config, parse
 from fedpoison.engines.cluster import ClusterPool
+from fedpoison.errors import BusyError, ConfigError, RunError
 from fedpoison.parallel import available_cores
-from fedpoison.records import BusyError, RunFolder, replace_file
+from fedpoison.records import RunFolder
 from fedpoison.report.frame import Runs
-from fedpoison.round import Record
+from fedpoison.runfiles import replace_file
 from fedpoison.simulation import build, simulate
 from fedpoison.sweep import Experiment, load
+from fedpoison.vocabulary import Record
 
 Watcher = Callable[[int, Record], None]
 """Is told a run's number and each of its records."""
-
-
-class RunError(RuntimeError):
-    """Some runs of an experiment failed; the others are finished."""
-
-    def __init__(self, failures: Mapping[Path, str]) -> None:
-        self.failures = failures
-        super().__init__("\n".join(f"{folder}: {why}" for folder, why in failures.items()))
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from fedpoison.models.dropout import with_streams
 from fedpoison.models.inputs import Normalise
 from fedpoison.models.vector import check_net, flatten, layers_of
 from fedpoison.records import RunFolder, load_params
-from fedpoison.round import Record, State, World, play
+from fedpoison.round import State, World, play
 from fedpoison.seeding import Stream
 from fedpoison.threat import Threat
 from fedpoison.types import Event
+from fedpoison.vocabulary import Record
 
 
 def simulate(config: Config, out: Path, report: Callable[[Record], None] = lambda record: None) -> RunFolder:

@@ -11,7 +11,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from fedpoison.config import Config, ConfigError, parse, read_toml
+from fedpoison.config import Config, parse, read_toml
+from fedpoison.dotted import flatten
+from fedpoison.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -107,14 +109,6 @@ class Choice:
             return True
         known = {**flatten(run.table()), "rule": run.defence.rule, "attack": run.attack}
         return all(known.get(key, known.get(f"{key}.name")) in values for key, values in self.values.items())
-
-
-def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A table's values by dotted key; a list of tables stays one value."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
 
 
 def _repetitions(table: dict[str, Any]) -> tuple[list[Any], bool, list[str]]:

@@ -24,8 +24,9 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedpoison.config import Config, ConfigError, parse, read_toml
-from fedpoison.records import replace_file
+from fedpoison.config import Config, parse, read_toml
+from fedpoison.errors import ConfigError
+from fedpoison.runfiles import replace_file
 from fedpoison.running import Job
 from fedpoison.seeding import Stream
 from fedpoison.sweep import Experiment, load, put_all

@@ -1,4 +1,9 @@
-"""What the round can supply to an algorithm, by kind: the closed list of parameters without a default."""
+"""The words that rooms share: what the round can supply to an algorithm, by kind, and what it records.
+
+A parameter without a default must be one of the words of its kind.
+"""
+
+from typing import Any
 
 _ROWS = {
     "n": "how many rows there are",
@@ -63,3 +68,8 @@ VOCABULARY: dict[str, dict[str, str]] = {
 REFERENCES = ("origin", "previous", "root_update", "zero_model")
 """Rows that may follow the clients': the zero update, last round's aggregate, the root set's update, and the update
 that would set all parameters to 0, about which inner products of updates are those of whole models."""
+
+Record = dict[str, Any]
+"""One line of rounds.jsonl; what was not measured is None."""
+PHASES = ("train", "attack", "defence", "evaluate")
+"""The parts of a round whose seconds are recorded."""

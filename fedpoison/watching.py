@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-
-class WatchError(ValueError):
-    """There is nothing to watch."""
+from fedpoison.errors import WatchError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from fedpoison import __version__
-from fedpoison.watching import WatchError
+from fedpoison.errors import BusyError, ConfigError, FetchError, RunError, WatchError
 
 app = App(
     name="fedpoison",
@@ -28,28 +28,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors.print("interrupted; the same command goes on from here")
         return 130
+    except ConfigError as error:
+        for problem in error.problems:
+            errors.print(f"fedpoison: {problem}", markup=False)
+        return 2
     except WatchError as error:
         errors.print(f"fedpoison: {error}", markup=False)
         return 2
-    except Exception as error:
-        from fedpoison.config import ConfigError
-        from fedpoison.data.fetch import FetchError
-        from fedpoison.records import BusyError
-        from fedpoison.running import RunError
-
-        if isinstance(error, ConfigError):
-            for problem in error.problems:
-                errors.print(f"fedpoison: {problem}", markup=False)
-            return 2
-        if isinstance(error, RunError):
-            for folder, why in error.failures.items():
-                errors.print(f"fedpoison: {folder} failed: {why} (the traceback is in its error.txt)", markup=False)
-            return 1
-        if isinstance(error, BusyError | FetchError | OSError):
-            for line in str(error).splitlines():
-                errors.print(f"fedpoison: {line}", markup=False)
-            return 1
-        raise
+    except RunError as error:
+        for folder, why in error.failures.items():
+            errors.print(f"fedpoison: {folder} failed: {why} (the traceback is in its error.txt)", markup=False)
+        return 1
+    except (BusyError, FetchError, OSError) as error:
+        for line in str(error).splitlines():
+            errors.print(f"fedpoison: {line}", markup=False)
+        return 1
     return 0
 
 

@@ -70,10 +70,9 @@ def fetch(names: list[str], /) -> None:
     """
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from fedpoison.config import ConfigError
-    from fedpoison.data.fetch import FetchError
     from fedpoison.data.fetch import fetch as bring
     from fedpoison.data.store import place_of
+    from fedpoison.errors import ConfigError, FetchError
     from fedpoison.lookup import find
 
     entries, problems, failures = [], [], []

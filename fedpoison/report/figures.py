@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedpoison.config import ConfigError
+from fedpoison.errors import ConfigError
 from fedpoison.report.frame import METRICS, Runs
 from fedpoison.report.grouping import grouped
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import polars as pl
 
-from fedpoison.config import ConfigError
-from fedpoison.records import RunFolder
-from fedpoison.round import PHASES, Record
-from fedpoison.sweep import flatten
+from fedpoison.dotted import flatten
+from fedpoison.errors import ConfigError
+from fedpoison.runfiles import RunFiles
+from fedpoison.vocabulary import PHASES, Record
 
 SCORES = (
     *("accuracy", "loss", "asr", "asr_untriggered", "target_success", "distance_to_honest_mean", "kappa"),
@@ -37,7 +37,7 @@ METRICS = ("accuracy", "attack_success", *SCORES[1:], *DETECTION, "clean_accurac
 class Runs:
     """Some run folders, read."""
 
-    folders: tuple[RunFolder, ...]
+    folders: tuple[RunFiles, ...]
 
     @classmethod
     def read(cls, paths: Iterable[Path | str]) -> "Runs":
@@ -48,7 +48,7 @@ class Runs:
             if not inside:
                 raise ConfigError([f"there is no run in {path}"])
             found += inside
-        return cls(tuple(RunFolder(p) for p in dict.fromkeys(p.resolve() for p in found)))
+        return cls(tuple(RunFiles(p) for p in dict.fromkeys(p.resolve() for p in found)))
 
     def frame(self) -> pl.DataFrame:
         """A row a round: run, name, seed, rule, attack, round, accuracy, loss, asr, …
@@ -65,7 +65,7 @@ class Runs:
         for folder, (config, labels), keys in zip(self.folders, described, flat, strict=True):
             clean = folder.path.parent / labels["clean"] if labels["clean"] else folder.path
             if clean not in clean_records:
-                clean_records[clean] = {record["round"]: record for record in RunFolder(clean).records()}
+                clean_records[clean] = {record["round"]: record for record in RunFiles(clean).records()}
             head = {
                 "run": folder.path.name,
                 "name": config["name"],

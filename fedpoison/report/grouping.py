@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from fedpoison.config import ConfigError
+from fedpoison.errors import ConfigError
 from fedpoison.report.frame import Runs
 
 

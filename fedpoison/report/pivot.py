@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.special import stdtrit
 
-from fedpoison.config import ConfigError
+from fedpoison.errors import ConfigError
 from fedpoison.report.frame import METRICS, Runs
 from fedpoison.report.grouping import without_references
 

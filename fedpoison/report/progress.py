@@ -8,7 +8,7 @@ from rich import progress as bars
 from rich.console import Console
 
 from fedpoison.config import Config
-from fedpoison.round import Record
+from fedpoison.vocabulary import Record
 
 _SHOWN = {"accuracy": "accuracy", "asr": "asr", "target_success": "target success"}
 

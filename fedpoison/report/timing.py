@@ -5,7 +5,7 @@ from rich.table import Table
 
 from fedpoison.report.frame import Runs
 from fedpoison.report.grouping import grouped
-from fedpoison.round import PHASES
+from fedpoison.vocabulary import PHASES
 
 
 def timing(runs: Runs) -> Table:

@@ -14,10 +14,11 @@ from fedpoison import parallel
 from fedpoison.config import parse
 from fedpoison.lookup import entries
 from fedpoison.registry import Entry
-from fedpoison.round import Record, play
+from fedpoison.round import play
 from fedpoison.seeding import Stream
 from fedpoison.simulation import build
 from fedpoison.types import Verdict
+from fedpoison.vocabulary import Record
 
 ROOT = Path(__file__).parents[2]
 UPDATE_ATTACKS, DATA_ATTACKS = entries("update_attack").values(), entries("data_attack").values()

@@ -11,7 +11,8 @@ from torch import nn
 
 import fedpoison
 from fedpoison import parallel, records
-from fedpoison.config import ConfigError, parse
+from fedpoison.config import parse
+from fedpoison.errors import ConfigError
 from fedpoison.models.vector import check_net
 from fedpoison.running import Job
 from fedpoison.simulation import build, simulate
@@ -174,12 +175,12 @@ def test_a_run_taken_up_elsewhere_says_so(tmp_path: Path, monkeypatch: pytest.Mo
     assert events[1][0]["detail"] == f"torch 9.9 instead of {environment['torch']}"
 
 
-@pytest.mark.parametrize("word", ["state", "rng", "previous", "params"])
+@pytest.mark.parametrize("word", ["state", "rng", "previous", "params", "layers", "base", "probe"])
 def test_a_coordinate_wise_rule_has_neither_memory_nor_luck(word: str) -> None:
     code = f"def lucky(updates, {word}) -> Update:\n    'A rule.'"
     names: dict[str, Any] = {"Update": Update}
     exec(code, names)
-    with pytest.raises(TypeError, match="asks for none of params, previous, rng, root_update, state"):
+    with pytest.raises(TypeError, match="asks for none of base, layers, params, previous, probe, rng, root_update, state"):
         fedpoison.aggregator(coordinatewise=True)(names["lucky"])
 
 

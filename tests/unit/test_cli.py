@@ -459,3 +459,13 @@ def test_help_is_shown_without_torch() -> None:
     assert done.returncode == 0, done.stderr
     assert "Usage: fedpoison run" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_results_are_looked_at_without_torch(results: Path) -> None:
+    done = python(
+        f"import sys; from fedpoison.cli import main; place = {str(next(results.iterdir()))!r}; "
+        "codes = [main(['show', place]), main(['table', place]), main(['watch', place, '--once'])]; "
+        "print(codes); assert not {'torch', 'matplotlib', 'pydantic'} & set(sys.modules)"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[0, 0, 0]" in done.stdout, done.stdout

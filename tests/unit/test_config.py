@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import tomli_w
 
-from fedpoison.config import Config, ConfigError, parse, read_toml
+from fedpoison.config import Config, parse, read_toml
+from fedpoison.errors import ConfigError
 from fedpoison.sweep import put
 
 MINIMAL = {"name": "t", "rounds": 3, "data": {"name": "digits"}}

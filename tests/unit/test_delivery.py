@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedpoison.config import ConfigError, parse
+from fedpoison.config import parse
 from fedpoison.delivery import Answers, Late, Mail, deliver
+from fedpoison.errors import ConfigError
 from fedpoison.records import load_state, save_state
-from fedpoison.round import Record, State, World, play
+from fedpoison.round import State, World, play
 from fedpoison.seeding import Stream
 from fedpoison.simulation import build
+from fedpoison.vocabulary import Record
 
 PARAMS = torch.zeros(2)
 

@@ -9,10 +9,11 @@ import torch
 
 import fedpoison
 from fedpoison.config import Config
+from fedpoison.dotted import flatten
 from fedpoison.lookup import load_file
 from fedpoison.sections import Clients, Data, DefenceConfig, Schedule, ThreatConfig
 from fedpoison.server import Server
-from fedpoison.sweep import flatten, load
+from fedpoison.sweep import load
 from fedpoison.training import Local
 
 ROOT = Path(__file__).parents[2]

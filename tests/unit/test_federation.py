@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedpoison.config import ConfigError, parse
+from fedpoison.config import parse
 from fedpoison.data import Dataset
 from fedpoison.data.augment import Augment
+from fedpoison.errors import ConfigError
 from fedpoison.evaluation import Evaluator
 from fedpoison.federation import Federation, Shard
 from fedpoison.lookup import find

@@ -24,9 +24,10 @@ from safetensors.numpy import save_file
 
 from fedpoison import cli
 from fedpoison.data import cifar10, fashion_mnist, mnist
-from fedpoison.data.fetch import FetchError, fetch
+from fedpoison.data.fetch import fetch
 from fedpoison.data.images import IDX_FILES
 from fedpoison.data.store import Arrays, Recipe, Source, cache, file_of, stored
+from fedpoison.errors import FetchError
 from fedpoison.lookup import entries
 from fedpoison.registry import Entry
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedpoison import parallel
-from fedpoison.config import ConfigError, parse
+from fedpoison.config import parse
 from fedpoison.data.digits import digits
+from fedpoison.errors import ConfigError
 from fedpoison.federation import Shard
 from fedpoison.lookup import entries, find
 from fedpoison.models.dropout import with_streams

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fedpoison import cli
-from fedpoison.config import ConfigError
+from fedpoison.errors import ConfigError
 from fedpoison.report.frame import Runs
 from fedpoison.report.pivot import Cell, pivot
 from fedpoison.running import Job

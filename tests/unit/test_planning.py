@@ -13,7 +13,7 @@ import tomli_w
 import torch
 
 from fedpoison import cli
-from fedpoison.config import ConfigError
+from fedpoison.errors import ConfigError
 from fedpoison.planning import plan
 from fedpoison.running import Job
 from fedpoison.simulation import build

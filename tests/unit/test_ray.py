@@ -14,8 +14,9 @@ from fedpoison.cli import main
 from fedpoison.config import parse
 from fedpoison.engines import ray as ray_engine
 from fedpoison.engines.cluster import connected
-from fedpoison.round import Record, State, play
+from fedpoison.round import State, play
 from fedpoison.simulation import build
+from fedpoison.vocabulary import Record
 
 TABLE = {
     "name": "tiny",

@@ -13,7 +13,8 @@ from torch import Tensor
 
 import fedpoison
 from fedpoison import records
-from fedpoison.records import BusyError, RunFolder, environment, load_state, save_state
+from fedpoison.errors import BusyError
+from fedpoison.records import RunFolder, environment, load_state, save_state
 from fedpoison.round import State
 
 PACKAGE = Path(fedpoison.__file__).parent

@@ -18,13 +18,12 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 import fedpoison
-from fedpoison.config import ConfigError
+from fedpoison.errors import ConfigError, RunError
 from fedpoison.report.figures import draw, plot
 from fedpoison.report.frame import Runs
 from fedpoison.report.grouping import grouped
 from fedpoison.report.table import spread, tables
 from fedpoison.report.timing import timing
-from fedpoison.running import RunError
 
 RULES = [
     "mean",

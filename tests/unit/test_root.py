@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fedpoison import aggregate, aggregator
-from fedpoison.config import ConfigError, parse
+from fedpoison.config import parse
+from fedpoison.errors import ConfigError
 from fedpoison.round import play
 from fedpoison.seeding import Stream
 from fedpoison.simulation import build

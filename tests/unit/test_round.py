@@ -17,11 +17,12 @@ from fedpoison import Verdict, aggregate, aggregator, parallel, update_attack
 from fedpoison.config import parse
 from fedpoison.defence import Defence
 from fedpoison.measures import detection, rejection_skew, spread_of, summary_of_norms
-from fedpoison.round import Record, State, World, place, play
+from fedpoison.round import State, World, place, play
 from fedpoison.simulation import build
 from fedpoison.training import Plan, Task
 from fedpoison.types import State as Memory
 from fedpoison.types import Update, Updates
+from fedpoison.vocabulary import Record
 
 NAN = float("nan")
 

@@ -20,14 +20,16 @@ from safetensors.torch import load_file
 
 import fedpoison
 from fedpoison import simulation
-from fedpoison.config import Config, ConfigError, parse
+from fedpoison.config import Config, parse
+from fedpoison.errors import ConfigError, RunError
 from fedpoison.lookup import entries
 from fedpoison.records import RunFolder, load_state, save_state
 from fedpoison.report.frame import METRICS, Runs
-from fedpoison.round import Record, State
-from fedpoison.running import Job, RunError
+from fedpoison.round import State
+from fedpoison.running import Job
 from fedpoison.simulation import simulate
 from fedpoison.sweep import load
+from fedpoison.vocabulary import Record
 
 RULES = '''
 """Rules of somebody who tries one out."""

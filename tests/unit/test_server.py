@@ -10,7 +10,8 @@ from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvgM, FedYogi
 from torch import Tensor
 
-from fedpoison.config import ConfigError, parse
+from fedpoison.config import parse
+from fedpoison.errors import ConfigError
 from fedpoison.round import play
 from fedpoison.server import Server
 from fedpoison.simulation import build

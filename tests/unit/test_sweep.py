@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fedpoison.config import ConfigError
+from fedpoison.errors import ConfigError
 from fedpoison.sweep import Experiment, cells, load, parse_assignment, put
 
 ROOT = Path(__file__).parents[2]

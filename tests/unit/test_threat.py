@@ -10,16 +10,18 @@ import torch
 from torch import Tensor
 
 from fedpoison import Verdict, aggregator, parallel, update_attack
-from fedpoison.config import ConfigError, parse
+from fedpoison.config import parse
 from fedpoison.defence import Defence
+from fedpoison.errors import ConfigError
 from fedpoison.lookup import entries, find
-from fedpoison.round import Record, State, World, play
+from fedpoison.round import State, World, play
 from fedpoison.seeding import Stream
 from fedpoison.simulation import build
 from fedpoison.threat import Threat
 from fedpoison.training import Plan, Task, Trained
 from fedpoison.types import ClientIds, Update, Updates
 from fedpoison.types import State as Memory
+from fedpoison.vocabulary import Record
 
 STEP = (find("update_attack", "sign_flip"), {})
 

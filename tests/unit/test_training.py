@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedpoison.config import ConfigError, parse
+from fedpoison.config import parse
+from fedpoison.errors import ConfigError
 from fedpoison.round import play
 from fedpoison.simulation import build
 from fedpoison.training import ClientMomentum, Local, Rates, Task

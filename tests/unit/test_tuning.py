@@ -8,7 +8,7 @@ import pytest
 import tomli_w
 
 from fedpoison import cli
-from fedpoison.config import ConfigError
+from fedpoison.errors import ConfigError
 from fedpoison.running import Job
 from fedpoison.sweep import load
 from fedpoison.tuning import load_tuning

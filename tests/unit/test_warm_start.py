@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fedpoison import records
-from fedpoison.config import ConfigError, parse
+from fedpoison.config import parse
+from fedpoison.errors import ConfigError
 from fedpoison.records import RunFolder
 from fedpoison.simulation import simulate
 

@@ -1,0 +1,32 @@
+"""What a user is told in sentences instead of a traceback. Light, so that every command can load it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class ConfigError(ValueError):
+    """What is wrong with a configuration, one line a problem."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = list(dict.fromkeys(problems))
+        super().__init__("\n".join(self.problems))
+
+
+class WatchError(ValueError):
+    """There is nothing to watch."""
+
+
+class BusyError(RuntimeError):
+    """Another process is at work in this run's folder."""
+
+
+class RunError(RuntimeError):
+    """Some runs of an experiment failed; the others are finished."""
+
+    def __init__(self, failures: Mapping[Path, str]) -> None:
+        self.failures = failures
+        super().__init__("\n".join(f"{folder}: {why}" for folder, why in failures.items()))
+
+
+class FetchError(RuntimeError):
+    """A data set could not be had from anywhere."""
