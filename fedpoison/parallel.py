@@ -13,6 +13,7 @@ from functools import cache
 from typing import TypeVar
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,9 +58,16 @@ def in_parallel(function: Callable[[T], R], pieces: Iterable[T]) -> Iterator[R]:
     intra_op = torch.get_num_threads()
     torch.set_num_threads(1)  # MKL's count is one for the whole process: what the workers set can be lost again
     try:
-        yield from _pool(workers()).map(function, pieces)
+        with _libraries().limit(limits=1, user_api="blas"):
+            yield from _pool(workers()).map(function, pieces)
     finally:
         torch.set_num_threads(intra_op)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Numpy's library for products among them, which has threads of its own."""
+    return ThreadpoolController()
 
 
 @cache

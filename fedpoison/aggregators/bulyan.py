@@ -6,6 +6,7 @@ import torch
 
 from fedpoison.aggregators.krum import krum_scores
 from fedpoison.aggregators.meamed import mean_around_median
+from fedpoison.linalg.blocks import by_columns
 from fedpoison.registry import aggregator
 from fedpoison.types import SquaredDistances, Update, Updates
 
@@ -33,12 +34,19 @@ def bulyan(
     """
     n = len(updates)
     if variant == "one_shot":
-        best = krum_scores(squared_distances, f).argsort(stable=True)[: n - 2 * f]
-        return mean_around_median(updates[best.sort().values], n - 4 * f)
+        chosen = krum_scores(squared_distances, f).argsort(stable=True)[: n - 2 * f]
+    else:
+        chosen = torch.tensor(_one_by_one(squared_distances, f))
+    kept = chosen.sort().values
+    return by_columns(lambda block: mean_around_median(block[kept], n - 4 * f), updates)
+
+
+def _one_by_one(squared_distances: SquaredDistances, f: int) -> list[int]:
+    n = len(squared_distances)
     left, chosen = list(range(n)), []
     for _ in range(n - 2 * f):
         among = squared_distances[left][:, left]
         scores = krum_scores(among, f)
         equals = torch.where(scores == scores.min(), among.sum(dim=1), torch.inf)
         chosen.append(left.pop(int(equals.argmin())))
-    return mean_around_median(updates[torch.tensor(chosen).sort().values], n - 4 * f)
+    return chosen

@@ -180,7 +180,9 @@ def test_a_coordinate_wise_rule_has_neither_memory_nor_luck(word: str) -> None:
     code = f"def lucky(updates, {word}) -> Update:\n    'A rule.'"
     names: dict[str, Any] = {"Update": Update}
     exec(code, names)
-    with pytest.raises(TypeError, match="asks for none of base, layers, params, previous, probe, rng, root_update, state"):
+    with pytest.raises(
+        TypeError, match="asks for none of base, layers, params, previous, probe, rng, root_update, state"
+    ):
         fedpoison.aggregator(coordinatewise=True)(names["lucky"])
 
 
