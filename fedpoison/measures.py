@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -43,20 +44,23 @@ def detection(verdict: Verdict, bad: Tensor) -> Measured:
     return measured
 
 
-def spread_of(verdict: Verdict, honest: Updates, norms: Norms) -> Measured:
-    """How the aggregate lies to the honest updates; None where there is nothing to measure.
+def spread_of(verdict: Verdict, updates: Updates | Sequence[Tensor], honest: Tensor) -> Measured:
+    """How the aggregate lies to the honest ones of the updates (a mask [n]); None where there is nothing to measure.
 
     `heterogeneity`: the honest updates' mean squared distance to their mean x̄. `distance_to_honest_mean`: of the
     aggregate. `kappa`: that distance squared in units of the heterogeneity, the empirical κ of Allouah et al. 2023.
-    `angle_to_honest_mean`: between aggregate and x̄, in degrees. `norms` are the honest updates'.
+    `angle_to_honest_mean`: between aggregate and x̄, in degrees.
     """
     measured: Measured = dict.fromkeys(("heterogeneity", "distance_to_honest_mean", "kappa", "angle_to_honest_mean"))
-    usable = torch.isfinite(norms)
+    usable = honest & torch.isfinite(verdict.norms)
     if verdict.skipped or not usable.any():
         return measured
-    centre = weighted_sum(usable / usable.sum(), honest)
+    kept = usable.nonzero().flatten().tolist()
+    if not isinstance(updates, Tensor):
+        updates, usable, kept = torch.stack([updates[i] for i in kept]), usable[usable], list(range(len(kept)))
+    centre = weighted_sum(usable / usable.sum(), updates)
     distance = float(torch.linalg.vector_norm(verdict.update - centre, dtype=torch.float64))
-    rows = (honest[i] for i in usable.nonzero().flatten().tolist())  # views: honest[usable] would copy the matrix
+    rows = (updates[i] for i in kept)
     gaps = in_parallel(lambda row: float(torch.linalg.vector_norm(row - centre, dtype=torch.float64)), rows)
     variance = statistics.fmean(gap**2 for gap in gaps)
     measured["heterogeneity"] = finite(variance)

@@ -50,11 +50,11 @@ class Plan:
         return asdict(self)
 
 
-def plan(job: Job) -> Plan:
-    """Count, and probe."""
+def plan(job: Job, *, thorough: bool = True) -> Plan:
+    """Count, and probe; unless `thorough`, only where the two rounds of a probe are few beside what is to be done."""
     left = [config for config in job.configs if not job.folder(config).finished]
     per_run = {config.hash: config.rounds - len(job.folder(config).records()) for config in left}
-    probed = _probe(left)
+    probed = _probe(left) if thorough or sum(per_run.values()) >= _WORTH * 2 else {}
     seconds = sum(_of(probed, c)[0] + per_run[c.hash] * _of(probed, c)[1] for c in left) if probed else None
     size = sum(_of(probed, c)[2] + per_run[c.hash] * _of(probed, c)[3] for c in left) if probed else None
     return Plan(

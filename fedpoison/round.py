@@ -17,7 +17,7 @@ from fedpoison.seeding import Stream
 from fedpoison.server import Server
 from fedpoison.threat import Scene, Threat, craft_with
 from fedpoison.training import ClientMomentum, Engine, Local, Plan, Task
-from fedpoison.types import ClientIds, Event, Honest, Layer, Malicious, Params, Twins, Update, Updates, Verdict
+from fedpoison.types import ClientIds, Event, Layer, LocalUpdates, Params, Twins, Update, Updates, Verdict
 from fedpoison.vocabulary import PHASES, Record
 
 Memory = Mapping[str, Tensor]
@@ -66,11 +66,11 @@ def play(state: State, world: World) -> tuple[State, Record]:
     number = state.round + 1
     cohort, bad, late, events = _cohort(world, number)
 
-    honest, own, twins, root, momentum = _train(state, world, number, cohort, bad, events)
+    rows, twins, root, momentum = _train(state, world, number, cohort, bad, events)
     clock.append(time.perf_counter())
 
     situation = _situation(state, world, cohort, bad, root)
-    sent, attack_state = _attack(state, world, situation, bad, honest, own, twins, events)
+    sent, attack_state = _attack(state, world, situation, bad, rows, twins, events)
     mail, waiting, delays = deliver(
         Mail(sent, cohort, bad), late, state.waiting, number, world.late.rounds, state.params
     )
@@ -95,10 +95,6 @@ def play(state: State, world: World) -> tuple[State, Record]:
     clock.append(time.perf_counter())
 
     ids, bad = mail.senders, mail.malicious
-    received = honest
-    if mail.updates is not sent:  # some are late or were
-        rows = [mail.updates[i] for i in (~bad).nonzero().flatten().tolist()]
-        received = torch.stack(rows) if rows else honest[:0]
     record = {
         "round": number,
         **{name: scores.get(name) for name in SCORES},
@@ -109,7 +105,7 @@ def play(state: State, world: World) -> tuple[State, Record]:
         "weights": None if verdict.weights is None else verdict.weights.tolist(),
         "flagged": None if verdict.flagged is None else ids[verdict.flagged].tolist(),
         "detection": detection(verdict, bad),
-        **spread_of(verdict, received, verdict.norms[~bad]),
+        **spread_of(verdict, mail.updates, ~bad),
         "rejection_skew": rejection_skew(verdict, bad, world.federation.skew(ids)),
         "update_norms": summary_of_norms(verdict.norms, bad),
         "skipped": verdict.skipped,
@@ -134,25 +130,26 @@ def _cohort(world: World, number: int) -> tuple[ClientIds, Tensor, Tensor, list[
 
 def _train(
     state: State, world: World, number: int, cohort: ClientIds, bad: Tensor, events: list[Event]
-) -> tuple[Honest, Malicious, Twins, Update | None, Memory]:
-    """Updates: of the honest clients, the attackers' own and as they would be if honest, the server's; momentum."""
-    threat, poisons = world.threat, world.threat.data is not None
-    honest = [Task(i) for i in cohort[~bad].tolist()]
-    own = [Task(i, poisons) for i in cohort[bad].tolist()] if threat.needs_own() else []
-    twins = [Task(i) for i in cohort[bad].tolist()] if threat.needs_twins(len(honest)) else []
-    if twins and own and not poisons:
+) -> tuple[LocalUpdates, Twins | None, Update | None, Memory]:
+    """Updates of the cohort (without the attackers' if nobody looks at them), of the attackers if they were honest, of
+    the server; momentum.
+    """
+    threat, poisons, owns = world.threat, world.threat.data is not None, world.threat.needs_own()
+    wanted = zip(cohort.tolist(), bad.tolist(), strict=True)
+    cast = [Task(i, poisons and is_bad) for i, is_bad in wanted if owns or not is_bad]
+    twins = [Task(i) for i in cohort[bad].tolist()] if threat.needs_twins(int((~bad).sum())) else []
+    if owns and not poisons:
         twins = []  # they are honest already
     root = [Task(world.federation.clients)] if world.defence.trains_root else []
-    tasks = (*honest, *own, *twins)
+    tasks = (*cast, *twins)
     plan = Plan(world.seed, number, (*tasks, *root), world.local.rates.at(number, world.rounds))
     trained = world.engine.train(state.params, plan)
     events += trained.events
     updates, momentum = trained.updates[: len(tasks)], dict(state.momentum)
     if world.momentum:
         updates = world.momentum(momentum, tasks, updates, world.federation.clients)
-    a, b = len(honest), len(honest) + len(own)
-    parts = updates[:a], updates[a:b], updates[b:]
-    return parts[0], parts[1], parts[2] if twins else parts[1], trained.updates[-1] if root else None, momentum
+    rows, others = updates[: len(cast)], updates[len(cast) :]
+    return rows, others if twins else None, trained.updates[-1] if root else None, momentum
 
 
 def _situation(state: State, world: World, ids: ClientIds, bad: Tensor, root: Update | None) -> Situation:
@@ -168,14 +165,14 @@ def _attack(
     world: World,
     situation: Situation,
     bad: Tensor,
-    honest: Honest,
-    own: Malicious,
-    twins: Twins,
+    rows: LocalUpdates,
+    twins: Twins | None,
     events: list[Event],
 ) -> tuple[Tensor | list[Tensor], Memory]:
     """What the clients send, in the cohort's order; a list if the attackers send what does not fit in a matrix."""
-    if not bad.any():
-        return honest, state.attack
+    if not bad.any() or (world.threat.update is None and world.threat.sybils is None):
+        return rows, state.attack
+    own = rows[bad] if world.threat.needs_own() else rows[:0]
     attack_state, malicious, number = state.attack, own, state.round + 1
     if world.threat.update is not None:
 
@@ -185,8 +182,8 @@ def _attack(
             return world.defence(tried, replace(situation, client_ids=ids, sizes=sizes, stream=stream))
 
         scene = Scene(
-            honest=honest,
-            twins=twins,
+            honest=rows[~bad] if world.threat.needs_own() else rows,
+            twins=own if twins is None else twins,
             own=own,
             n_malicious=int(bad.sum()),
             n=len(bad),
@@ -200,20 +197,21 @@ def _attack(
         malicious, attack_state, remarks = craft_with(world.threat.update, world.threat.knows, scene)
         events += remarks
     malicious = world.threat.as_sybils(malicious, Stream(world.seed, "sybils", number))
-    return place(honest, malicious, bad), attack_state
+    return place(rows, malicious, bad), attack_state
 
 
-def place(honest: Honest, malicious: Tensor, bad: Tensor) -> Tensor | list[Tensor]:
-    """Honest and malicious rows in the cohort's order; a list of rows if the malicious ones do not fit in a matrix."""
-    k, d = int(bad.sum()), honest.shape[1]
-    if (
-        malicious.shape == (k, d)
-        and malicious.is_floating_point()
-        and malicious.dtype.itemsize <= honest.dtype.itemsize
-    ):
-        updates = honest.new_empty(len(bad), d)
-        updates[~bad], updates[bad] = honest, malicious.to(honest.dtype)
-        return updates
+def place(rows: LocalUpdates, malicious: Tensor, bad: Tensor) -> Tensor | list[Tensor]:
+    """The malicious rows in their places among the cohort's `rows`, which are changed, or the honest ones' alone.
+
+    A list of rows if the malicious ones do not fit in a matrix.
+    """
+    (k, d), whole = (int(bad.sum()), rows.shape[1]), len(rows) == len(bad)
+    if malicious.shape == (k, d) and malicious.is_floating_point() and malicious.dtype.itemsize <= rows.dtype.itemsize:
+        if not whole:
+            honest, rows = rows, rows.new_empty(len(bad), d)
+            rows[~bad] = honest
+        rows[bad] = malicious.to(rows.dtype)
+        return rows
     sent = iter(malicious if malicious.dim() and len(malicious) == k else [malicious] * k)
-    trained = iter(honest)
+    trained = iter(rows[~bad] if whole else rows)
     return [next(sent) if is_bad else next(trained) for is_bad in bad.tolist()]

@@ -16,6 +16,7 @@ from torch import Tensor
 Updates = Float[Tensor, "n d"]
 Honest = Float[Tensor, "honest d"]
 Malicious = Float[Tensor, "malicious d"]
+LocalUpdates = Float[Tensor, "trained d"]
 Twins = Float[Tensor, "twins d"]
 MixedUpdates = Float[Tensor, "m d"]
 Update = Float[Tensor, " d"]

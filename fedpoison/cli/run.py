@@ -86,7 +86,7 @@ def run(
         changed["engine.address"] = ray_address
     job = Job(load(experiment, changed, only or ()), out)
     job.check()
-    planned = plan(job)
+    planned = plan(job, thorough=dry_run)
     for line in planned.lines():
         console.print(line, markup=False, soft_wrap=True)
     for warning in job.warnings():

@@ -119,6 +119,13 @@ def test_a_plan_counts_what_is_left_and_probes_it(tmp_path: Path) -> None:
     assert (after.finished, after.rounds_left, after.seconds) == (24, 0, None)
 
 
+def test_what_is_soon_done_is_not_probed_before_it_is_run(tmp_path: Path) -> None:
+    few, many = (Job(load(table(sweep={}, rounds=rounds)), tmp_path) for rounds in (9, 10))  # with two seeds
+    assert plan(few, thorough=False).seconds is None
+    assert plan(many, thorough=False).seconds is not None
+    assert plan(few).seconds is not None
+
+
 def test_a_probe_lets_a_failing_run_fail_later(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text(
         "from fedpoison import aggregator\nfrom fedpoison.types import Update, Updates\n\n\n"

@@ -286,23 +286,38 @@ def test_kappa_and_the_distance_equal_a_plain_computation(rule: str, update: Any
     assert record["kappa"] == pytest.approx(float(distance**2 / variance), rel=1e-3)
 
 
+def spread(verdict: Verdict, honest: Tensor) -> dict[str, Any]:
+    norms = torch.linalg.vector_norm(honest.double(), dim=1)
+    return spread_of(replace(verdict, norms=norms), honest, torch.ones(len(honest), dtype=torch.bool))
+
+
+def test_the_spread_is_that_of_the_honest_rows_alone_in_a_matrix_or_a_list() -> None:
+    rows = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+    honest = torch.tensor([True, False, True, True, False, True])
+    expected = spread(Verdict(rows[1]), rows[honest])
+    mixed = Verdict(rows[1], norms=torch.linalg.vector_norm(rows.double(), dim=1))
+    assert spread_of(mixed, rows, honest) == pytest.approx(expected)
+    as_list = [*rows[:4], torch.zeros(2), rows[5]]
+    assert spread_of(mixed, as_list, honest) == pytest.approx(expected)
+
+
 def test_kappa_of_the_trimmed_means_worst_case_is_its_bound() -> None:
     f, n = 2, 9  # honest: f zeros and n − 2f ones; f attackers beyond: κ = f/(n − 2f), and it is reached
     honest = torch.tensor([[0.0]] * f + [[1.0]] * (n - 2 * f))
-    measured = spread_of(Verdict(torch.tensor([1.0])), honest, honest.norm(dim=1).double())
+    measured = spread(Verdict(torch.tensor([1.0])), honest)
     assert measured["distance_to_honest_mean"] == pytest.approx(f / (n - f))
     assert measured["kappa"] == pytest.approx(f / (n - 2 * f))
 
 
-@pytest.mark.parametrize("spread", [1e-1, 1e-2, 2e-3])
-def test_kappa_is_right_where_honest_updates_nearly_agree(spread: float) -> None:
+@pytest.mark.parametrize("width", [1e-1, 1e-2, 2e-3])
+def test_kappa_is_right_where_honest_updates_nearly_agree(width: float) -> None:
     drawn = torch.randn(7, 4000, generator=torch.Generator().manual_seed(0))
-    honest = 1 + spread * drawn  # seven rows: 1/7 has no exact value
-    update = honest.mean(0) + spread * drawn[0]
+    honest = 1 + width * drawn  # seven rows: 1/7 has no exact value
+    update = honest.mean(0) + width * drawn[0]
     exact = honest.double()
     variance = ((exact - exact.mean(0)) ** 2).sum(dim=1).mean()
     expected = float((update.double() - exact.mean(0)).square().sum() / variance)
-    measured = spread_of(Verdict(update), honest, exact.norm(dim=1))
+    measured = spread(Verdict(update), honest)
     assert measured["kappa"] == pytest.approx(expected, rel=0.02)
 
 
@@ -311,14 +326,14 @@ def test_kappa_is_right_where_honest_updates_nearly_agree(spread: float) -> None
 )
 def test_there_is_no_kappa_without_a_spread_or_an_aggregate(honest: list[list[float]], skipped: bool) -> None:
     rows = torch.tensor(honest)
-    measured = spread_of(Verdict(torch.ones(2), skipped=skipped), rows, rows.norm(dim=1).double())
+    measured = spread(Verdict(torch.ones(2), skipped=skipped), rows)
     assert measured["kappa"] is None
     assert (measured["distance_to_honest_mean"] is None) == skipped
 
 
 def test_a_lost_honest_client_is_left_out_of_the_honest_mean() -> None:
     rows = torch.tensor([[1.0, 2.0], [NAN, 0.0], [3.0, 4.0]])
-    measured = spread_of(Verdict(torch.tensor([2.0, 3.0])), rows, rows.norm(dim=1).double())
+    measured = spread(Verdict(torch.tensor([2.0, 3.0])), rows)
     assert measured["distance_to_honest_mean"] == pytest.approx(0, abs=1e-6)
     assert measured["kappa"] == pytest.approx(0, abs=1e-6)
 
@@ -589,14 +604,14 @@ def test_the_angle_to_the_honest_mean_is_exact(degrees: float, length: float) ->
     turned = math.radians(degrees)
     update = length * torch.tensor([math.cos(turned), math.sin(turned)], dtype=torch.float64)
     honest = torch.tensor([[1.0, 0.5], [1.0, -0.5]], dtype=torch.float64)
-    measured = spread_of(Verdict(update), honest, torch.linalg.vector_norm(honest, dim=1))
+    measured = spread(Verdict(update), honest)
     assert measured["angle_to_honest_mean"] == pytest.approx(degrees, abs=1e-4)
     assert measured["heterogeneity"] == pytest.approx(0.25)
 
 
 def test_there_is_no_angle_to_nothing() -> None:
     honest = torch.ones(2, 2)
-    measured = spread_of(Verdict(torch.zeros(2)), honest, torch.linalg.vector_norm(honest, dim=1).double())
+    measured = spread(Verdict(torch.zeros(2)), honest)
     assert measured["angle_to_honest_mean"] is None
 
 
