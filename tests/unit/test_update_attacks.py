@@ -39,6 +39,63 @@ def test_alie_equals_the_papers_numbers(n: int, f: int, z: float, dtype: torch.d
     torch.testing.assert_close((mean - crafted) / std, torch.full((f, 30), z).double(), atol=6e-5, rtol=0)
 
 
+# Min-Max and Min-Sum
+
+DIRECTIONS = ["std", "unit", "sign"]
+
+
+def towards(benign: Tensor, direction: str) -> Tensor:
+    mean = benign.mean(dim=0)
+    return {"std": -benign.std(dim=0, correction=0), "unit": -mean / mean.norm(), "sign": -mean.sign()}[direction]
+
+
+def halved(allowed: Any) -> float:
+    """The largest γ that is allowed, by halving intervals as the paper does."""
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if allowed(middle) else (low, middle)
+    return low
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("seed", range(4))
+def test_min_max_goes_as_far_as_its_bound_lets_it(direction: str, seed: int) -> None:
+    benign = rows(9, seed=seed)
+    mean, step, farthest = benign.mean(dim=0), towards(benign, direction), torch.pdist(benign).max()
+    gamma = halved(lambda g: (mean + g * step - benign).norm(dim=1).max() <= farthest)
+    crafted = fedpoison.craft("min_max", n_malicious=2, benign=benign, direction=direction)
+    torch.testing.assert_close(crafted, (mean + gamma * step).expand(2, -1))
+    assert gamma > 0.1
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("seed", range(4))
+def test_min_sum_goes_as_far_as_its_bound_lets_it(direction: str, seed: int) -> None:
+    benign = rows(9, seed=seed)
+    mean, step = benign.mean(dim=0), towards(benign, direction)
+    most = max(float((benign - row).square().sum()) for row in benign)
+    gamma = halved(lambda g: (mean + g * step - benign).square().sum() <= most)
+    crafted = fedpoison.craft("min_sum", n_malicious=2, benign=benign, direction=direction)
+    torch.testing.assert_close(crafted, (mean + gamma * step).expand(2, -1))
+    assert gamma > 0.1
+
+
+def test_min_sum_is_nearer_than_min_max_and_both_send_the_mean_of_equals() -> None:
+    benign = rows(12, seed=5)
+    far, near = (fedpoison.craft(name, n_malicious=1, benign=benign)[0] for name in ("min_max", "min_sum"))
+    assert (near - benign.mean(0)).norm() < (far - benign.mean(0)).norm()
+    for name in ("min_max", "min_sum"):
+        for same in (benign[:1].repeat(4, 1), torch.zeros(4, 30)):
+            torch.testing.assert_close(fedpoison.craft(name, n_malicious=1, benign=same)[0], same[0])
+
+
+def test_min_max_by_hand() -> None:
+    benign = torch.tensor([[0.0], [2.0]])  # mean 1, deviation 1; 2 apart: at −γ from the mean, 1 + γ ≤ 2
+    assert fedpoison.craft("min_max", n_malicious=1, benign=benign).tolist() == [[0.0]]
+    assert fedpoison.craft("min_max", n_malicious=1, benign=benign + 5).tolist() == [[5.0]]
+
+
 @pytest.mark.parametrize("z", [0.5, 3, -1.0, 0.0])
 def test_alie_takes_the_z_that_is_given(z: float) -> None:
     benign = rows(7)
