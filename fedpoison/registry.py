@@ -67,10 +67,20 @@ class Entry:
     def requirement(self, n: int, f: int, options: Mapping[str, Any]) -> str | None:
         """None if n rows with f malicious ones can be taken, else the sentence that says why not."""
         for bound in (self.needs or "").split("; "):
-            if bound and not eval(bound, {"__builtins__": {}}, {**options, "n": n, "f": f}):
+            if bound and not eval(bound, _NAMES, {**options, "n": n, "f": f}):
                 named = {"n": n, "f": f, **{k: v for k, v in options.items() if k in re.findall(r"\w+", bound)}}
                 return f"{self.name} needs {bound}: {', '.join(f'{k} = {v}' for k, v in named.items())}"
         return None
+
+    def robustness(self, n: int, f: int, options: Mapping[str, Any], kappa: float | None = None) -> float | None:
+        """The κ at which it is known to be (f, κ)-robust for n rows, or None; `kappa`: that of what follows a step.
+
+        Allouah et al. 2023: ‖F(x) − x̄_S‖² ≤ κ/|S| · Σ_{i∈S} ‖x_i − x̄_S‖² for every set S of n − f rows.
+        """
+        if self.kappa is None or not 0 <= 2 * f < n or self.requirement(n, f, options) is not None:
+            return None
+        value = eval(self.kappa, _NAMES, {**options, "n": n, "f": f, "kappa": kappa})
+        return None if value is None else float(value)
 
     def describe(self) -> dict[str, Any]:
         """A JSON-able description, as `fedpoison list KIND --json` prints it."""
@@ -83,9 +93,16 @@ class Entry:
         }
 
 
+def _choose(n: int, k: int) -> int:
+    return math.comb(n, k) if 0 <= k <= n else 0
+
+
+_NAMES: dict[str, Any] = {"__builtins__": {}, "comb": _choose}
+"""What a bound may name besides n, f and options: comb(n, k) is n choose k."""
 _NOT_BY_BLOCKS = {"state", "rng", "previous", "params", "root_update", "layers", "base", "probe"}
 _TRAITS = {"paper", "source", "evidence", "needs", "coordinatewise", "decides", "references", "claims", "returns"}
 _TRAITS |= {"recipe", "rows", "keeps_clients", "goal", "aim", "check", "licence", "places", "contents", "base_rows"}
+_TRAITS |= {"kappa", "kappa_source"}
 
 Step = tuple[Entry, Mapping[str, Any]]
 """An entry and its validated options."""
@@ -115,7 +132,9 @@ def register(kind: str, function: F, **traits: Any) -> F:
     doc = inspect.getdoc(function) or ("" if kind == "model" else None)
     if doc is None:
         raise TypeError(f"{kind} {name} needs a docstring: its first line is shown in lists")
-    _check_bounds(name, traits.get("needs"), options)
+    known = ("n", "f", "comb", *options)
+    _check_bounds(name, "needs", "condition", traits.get("needs"), known)
+    _check_bounds(name, "kappa", "bound", traits.get("kappa"), (*known, "kappa") if kind == "preaggregator" else known)
     if kind == "aggregator":
         traits["returns"] = _result_of(name, function)
         if traits.get("coordinatewise") and (traits["returns"] != "update" or _NOT_BY_BLOCKS & set(asks)):
@@ -132,15 +151,14 @@ def register(kind: str, function: F, **traits: Any) -> F:
     return function
 
 
-def _check_bounds(name: str, needs: str | None, options: Mapping[str, Any]) -> None:
-    known = ["n", "f", *options]
-    for bound in (needs or "").split("; "):
+def _check_bounds(name: str, trait: str, noun: str, given: str | None, known: tuple[str, ...]) -> None:
+    for bound in (given or "").split("; "):
         try:
-            unknown = set(compile(bound or "True", "<needs>", "eval").co_names).difference(known)
+            unknown = set(compile(bound or "True", f"<{trait}>", "eval").co_names).difference(known)
         except SyntaxError as error:
-            raise TypeError(f"{name}: needs = {bound!r} is no condition: {error.msg}") from error
+            raise TypeError(f"{name}: {trait} = {bound!r} is no {noun}: {error.msg}") from error
         if unknown:
-            raise TypeError(f"{name}: needs = {bound!r} speaks of {', '.join(unknown)}; known are {', '.join(known)}")
+            raise TypeError(f"{name}: {trait} = {bound!r} speaks of {', '.join(unknown)}; known are {', '.join(known)}")
 
 
 def _result_of(name: str, rule: Callable[..., Any]) -> str:
@@ -197,6 +215,8 @@ def aggregator(
     references: tuple[str, ...] = (),
     base_rows: Callable[..., int] | None = None,
     claims: tuple[str, ...] = ("permutation", "unanimity"),
+    kappa: str | None = None,
+    kappa_source: str = "",
 ) -> Callable[[F], F]:
     """Enter an aggregation rule.
 
@@ -208,6 +228,8 @@ def aggregator(
     "root_update" and "zero_model" (minus the parameters). `base_rows(n, **options)`: how many rows a rule that asks
     for `base` gives it, if not n.
     `claims`: what the contract tests hold it to, of permutation, unanimity, translation, scale, rotation.
+    `kappa`: the κ at which it is (f, κ)-robust wherever n > 2f and its needs hold, of n, f and options, such as
+    "f/(n - 2*f)"; `kappa_source`: who says so.
     """
     _known_references(references)
     return _decorator(
@@ -222,6 +244,8 @@ def aggregator(
             "references": references,
             "base_rows": base_rows,
             "claims": claims,
+            "kappa": kappa,
+            "kappa_source": kappa_source,
         },
     )
 
@@ -235,15 +259,19 @@ def preaggregator(
     rows: Callable[..., int] | None = None,
     keeps_clients: bool = False,
     references: tuple[str, ...] = (),
+    kappa: str | None = None,
+    kappa_source: str = "",
 ) -> Callable[[F], F]:
     """Enter a step before the rule: it returns a `Mixing` [m, n].
 
     `rows(n, **options)` says how many rows come out, if not n. `keeps_clients`: row i is made of client i alone.
     `references`: ("origin",) if rows of the mixing do not sum to 1.
+    `kappa`: the κ of the step and what follows it, of n, f, options and `kappa`, that of what follows.
     """
     _known_references(references)
     traits: dict[str, Any] = {"paper": paper, "source": source, "evidence": evidence, "needs": needs}
     traits |= {"rows": rows, "keeps_clients": keeps_clients, "references": references}
+    traits |= {"kappa": kappa, "kappa_source": kappa_source}
     return _decorator("preaggregator", traits)
 
 

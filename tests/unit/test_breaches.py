@@ -137,6 +137,22 @@ def test_a_bound_is_read_when_a_rule_is_registered(needs: str, sentence: str) ->
         fedpoison.aggregator(needs=needs)(rule)
 
 
+@pytest.mark.parametrize(
+    ("kappa", "sentence"),
+    [
+        ("f/(n - 2f)", r"kappa = 'f/\(n - 2f\)' is no bound"),
+        ("kappa + 1", "speaks of kappa; known are n, f, comb$"),  # nothing follows a rule
+    ],
+)
+def test_a_robustness_is_read_when_a_rule_is_registered(kappa: str, sentence: str) -> None:
+    def rule(norms: Norms) -> Weights:
+        """A rule."""
+        return norms
+
+    with pytest.raises(TypeError, match=sentence):
+        fedpoison.aggregator(kappa=kappa)(rule)
+
+
 def test_a_file_with_postponed_annotations_works(tmp_path: Path) -> None:
     (tmp_path / "late.py").write_text(
         "from __future__ import annotations\nimport torch\nfrom fedpoison import aggregator\n"

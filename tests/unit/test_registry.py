@@ -181,6 +181,32 @@ def test_a_need_may_name_options() -> None:
     )
 
 
+@fedpoison.aggregator(needs="comb(n, f) < 20; n > f", kappa="2*f/(n - f) if s == 1 else None", kappa_source="a test")
+def of_subsets(n: int, f: int, *, s: int = 1) -> Weights:
+    """Need few subsets, and be robust unless told otherwise."""
+    return torch.full((n,), s / n, dtype=torch.float64)
+
+
+def test_a_need_may_count_subsets() -> None:
+    assert of_subsets.entry.requirement(6, 2, {"s": 1}) is None
+    assert of_subsets.entry.requirement(6, 3, {"s": 1}) == "of_subsets needs comb(n, f) < 20: n = 6, f = 3"
+    assert of_subsets.entry.requirement(2, 3, {"s": 1}) == "of_subsets needs n > f: n = 2, f = 3"  # no such subset
+    assert of_subsets.entry.requirement(6, -1, {"s": 1}) is None
+
+
+def test_a_robustness_is_a_number_where_it_is_known() -> None:
+    entry = of_subsets.entry
+    assert entry.robustness(6, 2, {"s": 1}) == 1.0
+    assert entry.robustness(5, 0, {"s": 1}) == 0.0
+    assert entry.robustness(6, 2, {"s": 2}) is None  # not with these options
+    assert entry.robustness(40, 2, {"s": 1}) is None  # its needs are not met
+    assert entry.robustness(4, 2, {"s": 1}) is None  # half of the rows: nothing is robust
+    assert entry.robustness(4, -1, {"s": 1}) is None
+    assert find("aggregator", "mean").robustness(9, 1, {"weighting": "uniform"}) is None
+    described = entry.describe()
+    assert (described["kappa"], described["kappa_source"]) == ("2*f/(n - f) if s == 1 else None", "a test")
+
+
 # Signatures
 
 
