@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedpoison import aggregate, aggregator
+from fedpoison.preaggregators.arc import arc
 from fedpoison.preaggregators.bucketing import bucketing
 from fedpoison.preaggregators.clipping import clipping
 from fedpoison.preaggregators.nnm import nnm
@@ -191,9 +193,61 @@ def test_clipping_equals_its_definition(threshold: float) -> None:
         )
 
 
+def arc_by_definition(matrix: Tensor, f: int) -> Tensor:
+    exact, n = matrix.double(), len(matrix)
+    lengths = sorted((row.norm().item() for row in exact), reverse=True)
+    limit = lengths[math.floor(Fraction(2 * f, n) * (n - f))]  # of the (k + 1)-th longest
+    return torch.stack([row * min(1.0, limit / row.norm().item()) if row.norm() > 0 else row for row in exact])
+
+
+@pytest.mark.parametrize(("n", "f"), [(1, 0), (3, 1), (5, 0), (5, 1), (5, 2), (11, 2), (20, 4), (33, 16)])
+def test_arc_equals_its_definition(n: int, f: int) -> None:
+    for seed, large in enumerate((1.0, *LARGE)):
+        matrix = rows(n, seed=seed)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        matrix[order[:f]] *= large
+        matrix[order[-1]] *= 1e-3
+        expected = arc_by_definition(matrix, f)
+        result = mixed(matrix, "arc", f=f)
+        torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-30)
+        longest = matrix[order[f:]].norm(dim=1).max()  # of those who are honest
+        assert (result.norm(dim=1) <= longest * (1 + 1e-5)).all()
+        kept = torch.isclose(expected, matrix.double(), rtol=1e-12, atol=0).all(dim=1)
+        assert torch.equal(result[kept], matrix[kept])
+        assert int((~kept).sum()) == math.floor(Fraction(2 * f, n) * (n - f))
+
+
+def test_arc_by_hand() -> None:
+    norms = torch.tensor([4.0, 1.0, 0.0, 8.0, 2.0], dtype=torch.float64)
+    assert arc(norms, 0).diagonal().tolist() == [1, 1, 1, 1, 1]
+    assert arc(norms, 1).diagonal().tolist() == [1, 1, 1, 0.5, 1]  # k = ⌊8/5⌋ = 1
+    assert arc(norms, 2).diagonal().tolist() == [0.5, 1, 1, 0.25, 1]  # k = ⌊12/5⌋ = 2
+    assert arc(torch.tensor([0.0, 0.0, 5.0]).double(), 1).diagonal().tolist() == [1, 1, 0]  # clipped to length 0
+    assert arc(torch.tensor([3.0, 3.0, 3.0]).double(), 1).diagonal().tolist() == [1, 1, 1]
+
+
+def test_arc_counts_in_integers() -> None:
+    norms = torch.arange(242.0).double()  # 2 · 33 · 209 / 242 is 57, and (2 · 33 / 242) · 209 is not
+    assert int(2 * 33 / 242 * 209) == 56
+    assert int((arc(norms, 33).diagonal() < 1).sum()) == 57
+
+
+def test_a_huge_row_moves_the_mean_by_no_more_than_an_honest_one_after_arc() -> None:
+    honest = rows(8)
+    longest = honest.norm(dim=1).max()
+    for large in LARGE:
+        matrix = torch.cat([honest, large * rows(2, seed=1)])
+        moved = aggregate("mean", matrix, f=2, pre=["arc"]).update - honest.mean(dim=0)
+        assert moved.norm() <= 2 * longest
+        assert (aggregate("mean", matrix, f=2).update - honest.mean(dim=0)).norm() > large / 2
+    small = torch.cat([honest, -0.5 * honest[:2]])  # an attacker of no more than honest length is not touched
+    assert torch.equal(mixed(small, "arc", f=2)[8:], small[8:])
+
+
 @pytest.mark.parametrize(
     ("step", "sentence"),
     [
+        ("arc", "arc needs n > 2*f: n = 6, f = 3"),
         ("nnm", "nnm needs n > 2*f: n = 6, f = 3"),
         ({"name": "bucketing", "s": 0}, "bucketing.s = 0: "),
         ({"name": "bucketing", "s": -2}, "bucketing.s = -2: "),
@@ -220,8 +274,12 @@ STEPS: dict[str, tuple[str | dict[str, Any], Callable[[Tensor, int, torch.Genera
         {"name": "bucketing", "s": S},
         lambda matrix, f, rng: bucketing_by_definition(matrix, S, rng),
     ),
+    "arc": ("arc", lambda matrix, f, rng: arc_by_definition(matrix, f)),
 }
-CHAINS = [chain for length in range(4) for chain in itertools.product(STEPS, repeat=length)]
+CHAINS = [
+    *(chain for length in range(4) for chain in itertools.product(("nnm", "clipping", "bucketing"), repeat=length)),
+    *(("arc",), ("arc", "nnm"), ("nnm", "arc"), ("bucketing", "arc"), ("arc", "bucketing", "clipping")),
+]
 
 
 def krum_by_definition(matrix: Tensor, f: int, keep: int) -> Tensor:
@@ -312,11 +370,11 @@ def test_a_chain_in_float32_equals_its_steps_one_after_another(chain: tuple[str,
 
 
 @pytest.mark.parametrize("large", [1e3, 1e30])
-@pytest.mark.parametrize("chain", [c for c in CHAINS if "clipping" in c and len(c) < 3], ids="+".join)
+@pytest.mark.parametrize("chain", [c for c in CHAINS if {"clipping", "arc"} & {*c} and len(c) < 3], ids="+".join)
 def test_a_chain_with_huge_rows_that_are_clipped(chain: tuple[str, ...], large: float) -> None:
     updates = rows(19, seed=2)
     updates[[0, 7, 11]] *= large
-    rules = ("mean", "trimmed_mean") if chain[0] == "clipping" else ("trimmed_mean",)
+    rules = ("mean", "trimmed_mean") if chain[0] in ("clipping", "arc") else ("trimmed_mean",)
     assert_compiles_right(updates, chain, 3, 1e-4, *rules)
 
 
@@ -373,7 +431,7 @@ def test_sizes_of_mixed_rows_are_those_of_the_clients_in_them() -> None:
     torch.testing.assert_close(clipped.update, sizes / 21 @ clipping_by_definition(updates, 1.0))
 
 
-@pytest.mark.parametrize("step", ["nnm", "bucketing", "clipping"])
+@pytest.mark.parametrize("step", ["nnm", "bucketing", "clipping", "arc"])
 def test_a_step_does_not_change_its_input(step: str) -> None:
     updates = rows(12) * 3
     for rule in ("mean", "median", "krum"):
