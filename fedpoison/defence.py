@@ -120,6 +120,14 @@ class Defence:
         broken = inner.requirement(rows, f, inner_options)
         return [f"in {entry.name}: {broken}"] if broken else []
 
+    def robustness(self, n: int, f: int) -> float | None:
+        """The κ at which the chain is known to be (f, κ)-robust for n clients; None where a part of it has no bound."""
+        rule, options = self.rule
+        kappa = rule.robustness(n, f, options)
+        for step, options in reversed(self.pre):
+            kappa = None if kappa is None else step.robustness(n, f, options, kappa)
+        return kappa
+
     def __call__(self, updates: Tensor | Sequence[Tensor], situation: Situation) -> Verdict:
         """Screen the updates and aggregate the rest; a round that cannot be aggregated is skipped and says why."""
         if len(updates) != len(situation.client_ids):

@@ -23,6 +23,8 @@ def squared_distances_to(gram: Gram, weights: Tensor) -> Tensor:
     source="secondary: the authors' code (smoothed Weiszfeld)",
     evidence="tests/unit/test_aggregators.py::test_geometric_median_minimises_the_sum_of_distances",
     claims=("permutation", "unanimity", "translation", "scale", "rotation"),
+    kappa="4*(1 + f/(n - 2*f))**2 if iterations is None and smoothing <= 1e-6 else None",
+    kappa_source="secondary: Allouah et al. 2023 (arXiv:2302.01772), of the exact median",
 )
 def geometric_median(
     gram: Gram,

@@ -20,6 +20,8 @@ def krum_scores(squared_distances: SquaredDistances, f: int) -> Tensor:
     evidence="tests/unit/test_aggregators.py::test_krum_equals_its_definition",
     needs="n > 2*f + 2",
     claims=("permutation", "unanimity", "translation", "scale", "rotation"),
+    kappa="6*(1 + f/(n - 2*f))",
+    kappa_source="secondary: Allouah et al. 2023 (arXiv:2302.01772), of n − f neighbours; searched for n − f − 2",
 )
 def krum(squared_distances: SquaredDistances, f: int) -> Weights:
     """The one update closest to its n − f − 2 nearest others.

@@ -11,6 +11,8 @@ from fedpoison.types import Update, Updates
     evidence="tests/unit/test_aggregators.py::test_median_equals_its_definition",
     coordinatewise=True,
     claims=("permutation", "unanimity", "translation", "scale"),
+    kappa="((n - 1)//2)/(n - f - (n - 1)//2)",
+    kappa_source="proved and reached in tests/unit/test_theory.py",
 )
 def median(updates: Updates) -> Update:
     """The middle value of each coordinate; of an even number of values, the mean of the middle two.

@@ -12,6 +12,8 @@ from fedpoison.types import Update, Updates
     needs="n > 2*f",
     coordinatewise=True,
     claims=("permutation", "unanimity", "translation", "scale"),
+    kappa="f/(n - 2*f)",
+    kappa_source="proved and reached in tests/unit/test_theory.py; no rule has less (Allouah et al. 2023)",
 )
 def trimmed_mean(updates: Updates, f: int) -> Update:
     """Drop the f largest and f smallest values of each coordinate, average the rest.

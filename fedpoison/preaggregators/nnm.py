@@ -11,6 +11,8 @@ from fedpoison.types import Mixing, SquaredDistances
     source="secondary: the code of the authors' laboratory",
     evidence="tests/unit/test_preaggregators.py::test_nnm_equals_its_definition",
     needs="n > 2*f",
+    kappa="8*f/(n - f)*(kappa + 1)",
+    kappa_source="secondary: Allouah et al. 2023 (arXiv:2302.01772)",
 )
 def nnm(squared_distances: SquaredDistances, f: int) -> Mixing:
     """Replace each update by the average of its n − f nearest, itself among them.

@@ -662,3 +662,22 @@ def test_a_chain_of_any_length_makes_one_gram_product(rule: str, pre: Any, produ
 def test_a_step_that_needs_distances_makes_one_for_all(rule: str, pre: Any, products: list[int]) -> None:
     defend(chain(rule, pre), rows(40, 50), f=1, params=torch.zeros(50), previous=torch.zeros(50))
     assert len(products) == 1
+
+
+# how robust a chain is known to be
+
+
+def test_a_chain_is_as_robust_as_its_steps_say_from_the_rule_back() -> None:
+    def of(rule: str, *pre: Any, n: int = 10, f: int = 2) -> float | None:
+        return chain(rule, pre).robustness(n, f)
+
+    assert of("trimmed_mean") == 2 / 6
+    assert of("trimmed_mean", "nnm") == 8 * 2 / 8 * (2 / 6 + 1)
+    assert of("trimmed_mean", "arc") == 2 / 6 + 4 / 6
+    assert of("trimmed_mean", "arc", "nnm") == 8 * 2 / 8 * (2 / 6 + 1) + 4 / 6
+    assert of("trimmed_mean", "nnm", "arc") == 8 * 2 / 8 * (2 / 6 + 4 / 6 + 1)
+    assert of("trimmed_mean", n=5, f=2) == 2
+    assert of("trimmed_mean", n=4, f=2) is None
+    for unknown in (("mean",), ("mean", "nnm"), ("median", BUCKETS), ("median", "nnm", {"name": "clipping"})):
+        assert of(*unknown) is None
+    assert chain("geometric_median", options={"iterations": 3}).robustness(10, 2) is None
