@@ -20,7 +20,7 @@ Bits = int
     decides=True,
     claims=("unanimity", "translation", "scale", "rotation"),
     kappa="8*f**2/(n - f)",
-    kappa_source="proved in tests/unit/test_theory.py",
+    kappa_source="proved: tests/unit/test_theory.py",
 )
 def mda(squared_distances: SquaredDistances, f: int) -> Weights:
     """Average the n − f updates whose two farthest lie closest together.

@@ -12,7 +12,7 @@ from fedpoison.types import Update, Updates
     coordinatewise=True,
     claims=("permutation", "unanimity", "translation", "scale"),
     kappa="((n - 1)//2)/(n - f - (n - 1)//2)",
-    kappa_source="proved and reached in tests/unit/test_theory.py",
+    kappa_source="proved: tests/unit/test_theory.py, which reaches it",
 )
 def median(updates: Updates) -> Update:
     """The middle value of each coordinate; of an even number of values, the mean of the middle two.

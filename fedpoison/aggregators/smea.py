@@ -21,7 +21,7 @@ _ROUNDING = 1e-12
     decides=True,
     claims=("permutation", "unanimity", "translation", "scale", "rotation"),
     kappa="4*f/(n - 2*f)",
-    kappa_source="proved and reached in tests/unit/test_theory.py",
+    kappa_source="proved: tests/unit/test_theory.py, which reaches it",
 )
 def smea(gram: Gram, f: int) -> Weights:
     """Average the n − f updates that spread least along the direction in which they spread most.

@@ -13,7 +13,7 @@ from fedpoison.types import Update, Updates
     coordinatewise=True,
     claims=("permutation", "unanimity", "translation", "scale"),
     kappa="f/(n - 2*f)",
-    kappa_source="proved and reached in tests/unit/test_theory.py; no rule has less (Allouah et al. 2023)",
+    kappa_source="proved: tests/unit/test_theory.py, which reaches it; no rule has less (Allouah et al. 2023)",
 )
 def trimmed_mean(updates: Updates, f: int) -> Update:
     """Drop the f largest and f smallest values of each coordinate, average the rest.

@@ -89,6 +89,19 @@ def test_it_claims_what_is_tested_here(rule: Entry) -> None:
     assert set(rule.claims) <= CLAIMS
 
 
+@each
+def test_the_bound_of_its_error_is_somebody_s_and_not_below_what_is_possible(entry: Entry) -> None:
+    assert bool(entry.kappa) == bool(entry.kappa_source)
+    if not entry.kappa:
+        return
+    assert re.match(r"(read|secondary|proved): \S", entry.kappa_source)
+    assert entry.rows is None, "the bound is of as many rows as there were"
+    for n, f in ((N, 0), (N, 2), (N, most_attackers(entry))):
+        possible = f / (n - 2 * f)
+        assert entry.robustness(n, f, entry.validate({}), possible) >= possible  # Allouah et al. 2023
+    assert entry.robustness(N, (N + 1) // 2, entry.validate({}), 1.0) is None
+
+
 # ---- what it claims
 
 

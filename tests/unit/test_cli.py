@@ -282,6 +282,8 @@ def test_list_as_json_has_the_defaults_and_the_bounds(call: Call) -> None:
     rules = {entry["name"]: entry for entry in json.loads(call("list", "aggregators", "--json")[1])}
     assert rules["krum"]["needs"] == "n > 2*f + 2"
     assert rules["mean"]["needs"] is None
+    assert rules["trimmed_mean"]["kappa"] == "f/(n - 2*f)"
+    assert rules["mean"]["kappa"] is None
     assert rules["centered_clipping"]["options"] == {"tau": 10.0, "iterations": 1}
     assert rules["multi_krum"]["options"] == {"m": None}
 
