@@ -14,6 +14,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then asks for huge p
 _PLACES = {
     "aggregate": "api",
     "aggregator": "registry",
+    "check": "checking",
     "craft": "api",
     "data_attack": "registry",
     "dataset": "registry",
@@ -29,6 +30,7 @@ __all__ = [*_PLACES, "__version__"]
 if TYPE_CHECKING:
     from fedpoison.api import aggregate as aggregate
     from fedpoison.api import craft as craft
+    from fedpoison.checking import check as check
     from fedpoison.registry import aggregator as aggregator
     from fedpoison.registry import data_attack as data_attack
     from fedpoison.registry import dataset as dataset

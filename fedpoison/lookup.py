@@ -63,6 +63,22 @@ def _find_outside(kind: str, name: str, folder: Path) -> Entry:
     return replace(entry, name=attribute, file_hash=digest)
 
 
+def in_file(kind: str, path: Path) -> list[Entry]:
+    """Every algorithm of a kind that is defined in a user's file, in its order; ValueError if there is none."""
+    if not path.is_file():
+        raise ValueError(f"there is no file {path.resolve()}")
+    module = load_file(path.resolve())
+    names = [name for name, value in vars(module).items() if _is_made_in(module, kind, value)]
+    if not names:
+        raise ValueError(f"{path} has no {kind}")
+    return [find(kind, f"{path}:{name}") for name in names]
+
+
+def _is_made_in(module: ModuleType, kind: str, value: Any) -> bool:
+    entry = getattr(value, "__dict__", {}).get("entry")
+    return isinstance(entry, Entry) and entry.kind == kind and value.__module__ == module.__name__
+
+
 def load_file(path: Path) -> ModuleType:
     """Import a user's file once for each content, under a name of its own."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fedpoison.types import Chosen, Noisy
-from fedpoison.vocabulary import REFERENCES, VOCABULARY
+from fedpoison.vocabulary import CLAIMS, REFERENCES, VOCABULARY, WITHSTANDS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -103,6 +103,7 @@ _NOT_BY_BLOCKS = {"state", "rng", "previous", "params", "root_update", "layers",
 _TRAITS = {"paper", "source", "evidence", "needs", "coordinatewise", "decides", "references", "claims", "returns"}
 _TRAITS |= {"recipe", "rows", "keeps_clients", "goal", "aim", "check", "licence", "places", "contents", "base_rows"}
 _TRAITS |= {"kappa", "kappa_source"}
+_TRAITS |= {"withstands"}
 
 Step = tuple[Entry, Mapping[str, Any]]
 """An entry and its validated options."""
@@ -217,6 +218,7 @@ def aggregator(
     claims: tuple[str, ...] = ("permutation", "unanimity"),
     kappa: str | None = None,
     kappa_source: str = "",
+    withstands: str = "huge rows",
 ) -> Callable[[F], F]:
     """Enter an aggregation rule.
 
@@ -227,11 +229,15 @@ def aggregator(
     `references`: rows that follow the clients' in `gram` and `squared_distances`, of "origin", "previous",
     "root_update" and "zero_model" (minus the parameters). `base_rows(n, **options)`: how many rows a rule that asks
     for `base` gives it, if not n.
-    `claims`: what the contract tests hold it to, of permutation, unanimity, translation, scale, rotation.
     `kappa`: the κ at which it is (f, κ)-robust wherever n > 2f and its needs hold, of n, f and options, such as
     "f/(n - 2*f)"; `kappa_source`: who says so.
+    `claims`: what `fedpoison check` holds it to, of permutation, unanimity, translation, scale, rotation.
+    `withstands`: what f clients may send without carrying the aggregate away: "huge rows", "huge rows in one
+    direction" or "nothing".
     """
-    _known_references(references)
+    _known("references", references, REFERENCES)
+    _known("claims", claims, CLAIMS)
+    _known("withstands", (withstands,), WITHSTANDS)
     return _decorator(
         "aggregator",
         {
@@ -246,6 +252,7 @@ def aggregator(
             "claims": claims,
             "kappa": kappa,
             "kappa_source": kappa_source,
+            "withstands": withstands,
         },
     )
 
@@ -268,7 +275,7 @@ def preaggregator(
     `references`: ("origin",) if rows of the mixing do not sum to 1.
     `kappa`: the κ of the step and what follows it, of n, f, options and `kappa`, that of what follows.
     """
-    _known_references(references)
+    _known("references", references, REFERENCES)
     traits: dict[str, Any] = {"paper": paper, "source": source, "evidence": evidence, "needs": needs}
     traits |= {"rows": rows, "keeps_clients": keeps_clients, "references": references}
     traits |= {"kappa": kappa, "kappa_source": kappa_source}
@@ -333,7 +340,7 @@ def engine() -> Callable[[F], F]:
     return _decorator("engine", {})
 
 
-def _known_references(references: tuple[str, ...]) -> None:
-    unknown = [r for r in references if r not in REFERENCES]
+def _known(trait: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:
+    unknown = [word for word in given if word not in known]
     if unknown:
-        raise TypeError(f"unknown references {unknown}; there are {', '.join(REFERENCES)}")
+        raise TypeError(f"unknown {trait} {unknown}; there are {', '.join(known)}")

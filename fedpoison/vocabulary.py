@@ -68,6 +68,10 @@ VOCABULARY: dict[str, dict[str, str]] = {
 REFERENCES = ("origin", "previous", "root_update", "zero_model")
 """Rows that may follow the clients': the zero update, last round's aggregate, the root set's update, and the update
 that would set all parameters to 0, about which inner products of updates are those of whole models."""
+CLAIMS = ("permutation", "unanimity", "translation", "scale", "rotation")
+"""What a rule may claim of its aggregate: see fedpoison/checking/symmetries.py."""
+WITHSTANDS = ("huge rows", "huge rows in one direction", "nothing")
+"""What f clients may send without carrying the aggregate away."""
 
 Record = dict[str, Any]
 """One line of rounds.jsonl; what was not measured is None."""

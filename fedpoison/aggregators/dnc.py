@@ -14,6 +14,7 @@ from fedpoison.types import Count, Positive, Updates, Weights
     needs="n > 2*f",
     decides=True,
     claims=("permutation", "unanimity", "translation", "scale"),
+    withstands="huge rows in one direction",
 )
 def dnc(
     updates: Updates,

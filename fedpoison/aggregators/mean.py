@@ -13,6 +13,7 @@ from fedpoison.types import Sizes, Weights
     source="secondary: the average over participants that every later paper states",
     evidence="tests/unit/test_aggregators.py::test_mean_is_the_average",
     claims=("permutation", "unanimity", "translation", "scale", "rotation"),
+    withstands="nothing",
 )
 def mean(sizes: Sizes, *, weighting: Literal["uniform", "sizes"] = "uniform") -> Weights:
     """The average of all updates, each counting the same or by its sample count.

@@ -29,6 +29,7 @@ def sign_majority(updates: Updates, *, step: Positive = 0.001) -> Update:
     needs="threshold is None or threshold <= n",
     coordinatewise=True,
     claims=("permutation", "unanimity", "scale"),
+    withstands="nothing",
 )
 def rlr(updates: Updates, f: int, *, threshold: Count | None = None) -> Update:
     """The mean, turned round in each coordinate in which the signs add up to less than `threshold` in size.

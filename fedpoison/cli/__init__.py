@@ -13,7 +13,7 @@ app = App(
     version=__version__,
     help="Federated learning under poisoning: run experiments, list what there is, look at results.",
     suppress_keyboard_interrupt=False,
-    help_epilogue="Exit codes: 0 done, 1 a run failed, 2 the input is wrong, 130 interrupted.",
+    help_epilogue="Exit codes: 0 done, 1 a run failed or a contract is broken, 2 the input is wrong, 130 interrupted.",
 )
 
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a user's mistake gives sentences, not a traceback."""
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         errors.print(f"fedpoison: {error}", markup=False)
         return 2
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             errors.print(f"fedpoison: {line}", markup=False)
         return 1
-    return 0
+    return code or 0
 
 
 def output() -> Console:
@@ -53,6 +53,7 @@ def output() -> Console:
 
 
 # Below the app, because these files enter their commands in it.
+from fedpoison.cli import check as check  # noqa: E402
 from fedpoison.cli import completion as completion  # noqa: E402
 from fedpoison.cli import data as data  # noqa: E402
 from fedpoison.cli import list as list  # noqa: E402

@@ -1,0 +1,152 @@
+"""How a rule behaves as a function: what it returns, what it leaves alone, and that it can be repeated."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedpoison import parallel
+from fedpoison.checking.cases import Case, Subject, drawn
+from fedpoison.checking.contract import contract
+from fedpoison.checking.evaluation import directly, statistics
+from fedpoison.checking.symmetries import differ
+from fedpoison.checking.wording import apart, situation, vector
+
+_WIDE = 5000
+"""Coordinates of the rounds that several workers share: three blocks of columns."""
+
+
+@contract("a finite vector of the updates' length and precision; weights are shares", Subject.ordinary)
+def result(subject: Subject, case: Case) -> str | None:
+    """The aggregate's form, and the weights': one a client, none negative, at most 1 in all."""
+    verdict, (n, d), entry = subject.play(case), case.shape, subject.entry
+    where = situation(subject, case)
+    if verdict.update.shape != (d,) or verdict.update.dtype != case.updates.dtype:
+        got, wanted = (f"{tuple(v.shape)} of {v.dtype}" for v in (verdict.update, case.updates[0]))
+        return f"{where} the aggregate is {got}, not {wanted}"
+    if verdict.weights is not None:
+        weights = verdict.weights
+        if weights.shape != (n,) or not (weights >= 0).all() or weights.sum() > 1 + 1e-9:
+            return f"{where} the clients' weights are {vector(weights)}"
+    if (verdict.flagged is not None) != bool(entry.decides):
+        return f"{where} it says decides={entry.decides} and flags {verdict.flagged}"
+    return None
+
+
+@contract("float32 and float64 agree", lambda subject: subject.ordinary((torch.float64,)), ties_aside=True)
+def precision(subject: Subject, case: Case) -> str | None:
+    """The same updates in both precisions."""
+    exact = subject.play(case).update
+    rounded = subject.play(case.mapped(lambda values: values.float())).update
+    if not differ(rounded, exact, 1e-4):
+        return None
+    single, double = apart(rounded.double(), exact)
+    return f"{situation(subject, case)} the aggregate is {double} in float64 and {single} in float32"
+
+
+@contract("its input is neither changed nor returned", Subject.ordinary)
+def inputs(subject: Subject, case: Case) -> str | None:
+    """Called directly, and in the defence, whose result belongs to the caller."""
+    supply, before = statistics(subject, case), statistics(subject, case)
+    made = directly(subject, case, supply)
+    where = situation(subject, case)
+    for word, value in _tensors(supply).items():
+        if not torch.equal(value, before[word]):
+            return f"{where} it changes {word}, which {_become(before[word], value)}"
+    for word, value in _tensors(supply).items():
+        if made.untyped_storage().data_ptr() == value.untyped_storage().data_ptr():
+            return f"{where} what it returns lies in the memory of {word}: who writes to the one changes the other"
+    verdict, kept = subject.play(case), case.mapped(Tensor.clone)
+    for part in (verdict.update, verdict.norms, verdict.weights):
+        if part is not None:
+            part.fill_(-1)
+    if torch.equal(case.updates, kept.updates) and all(
+        torch.equal(case.vectors[k], v) for k, v in kept.vectors.items()
+    ):
+        return None
+    return f"{situation(subject, kept)} who writes to the aggregate changes what was sent"
+
+
+def _tensors(supply: dict[str, Any]) -> dict[str, Tensor]:
+    return {word: value for word, value in supply.items() if isinstance(value, Tensor)}
+
+
+def _become(before: Tensor, after: Tensor) -> str:
+    places = (before != after).nonzero()
+    first = tuple(places[0].tolist())
+    was, now = apart(before[first].reshape(1), after[first].reshape(1))
+    return f"is {now} instead of {was} at {list(first)}"
+
+
+def _global_states() -> dict[str, Any]:
+    return {
+        "torch's": torch.get_rng_state().numpy().tobytes(),
+        "numpy's": str(np.random.get_state()),  # noqa: NPY002 (to see that nobody used it)
+        "Python's": random.getstate(),
+    }
+
+
+@contract("the same bits for the same seed, without any global generator", Subject.ordinary)
+def seed(subject: Subject, case: Case) -> str | None:
+    """Two calls with one seed, the global generators in different states before them."""
+    where = situation(subject, case)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(98)
+        before = _global_states()
+        first = subject.play(case).update
+        for owner, state in _global_states().items():
+            if state != before[owner]:
+                return f"{where} it draws from {owner} global generator; ask for rng"
+        torch.manual_seed(99)
+        again = subject.play(case).update
+    if torch.equal(first, again):
+        return None
+    one, other = apart(first, again)
+    return f"{where} and seed {case.seed} the aggregate is {one}, and {other} when called again"
+
+
+def _wide(subject: Subject) -> Iterator[Case]:
+    for n, f in subject.shapes[:1]:
+        yield subject.case(drawn(5, n, _WIDE).float(), f, seed=3)
+
+
+@contract("the same bits for any number of workers", _wide)
+def workers(subject: Subject, case: Case) -> str | None:
+    """Rounds of several blocks of columns, which one, two and three workers share."""
+    first = subject.play(case).update
+    for count in (1, 2, 3):
+        with parallel.using(count):
+            update = subject.play(case).update
+        if not torch.equal(update, first):
+            place = int((update != first).nonzero()[0])
+            one, other = apart(first[place : place + 1], update[place : place + 1])
+            return f"{situation(subject, case)} coordinate {place} is {one}, and {other} with {count} workers"
+    return None
+
+
+@contract("zero, equal and huge rows leave the aggregate finite", lambda subject: _extremes(subject))
+def finite(subject: Subject, case: Case) -> str | None:
+    """No aggregate is a failure, which breaks this contract by itself."""
+    subject.play(case)
+    return None
+
+
+def _extremes(subject: Subject) -> Iterator[Case]:
+    """f attackers' rows up to the largest float32; f equal ones; all clients' rows zero, or huge."""
+    for case in replace(subject, effort=1).ordinary():
+        largest = 3e38 if case.updates.dtype == torch.float32 else 1e100
+        bad = range(len(case.updates))[-case.f :] if case.f else range(0)
+        for size in (1e3, 1e9, 1e30, largest):
+            for rows in (torch.ones_like(case.updates), case.updates.sign(), -case.updates / case.updates.abs().max()):
+                updates = case.updates.clone()
+                updates[bad] = size * rows[bad]
+                yield replace(case, updates=updates)
+        for updates in (0 * case.updates, 1e30 * case.updates.sign(), case.updates[:1].repeat(len(case.updates), 1)):
+            yield replace(case, updates=updates)
+
+
+CONDUCT = (precision, inputs, seed, workers, finite)

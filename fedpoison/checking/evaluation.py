@@ -1,0 +1,101 @@
+"""The rule evaluated plainly, on exact statistics and the whole matrix, against what the defence makes of it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedpoison.checking.cases import Case, RuleError, Subject
+from fedpoison.checking.contract import contract
+from fedpoison.checking.symmetries import differ
+from fedpoison.checking.wording import apart, situation
+from fedpoison.registry import unpack
+
+_ROUNDING = 1e-4
+_GRID = 64
+"""Blocks are multiples of so many columns, and so promise bits; of others a sum over rows may round differently."""
+_BLOCKS = (1, 7, _GRID)
+
+
+def statistics(subject: Subject, case: Case) -> dict[str, Any]:
+    """What the rule asks for, with every statistic by plain differences of rows in float64."""
+    rows = case.updates.double()
+    given = subject.situation(case)
+    vectors = {"origin": torch.zeros_like(rows[0]), **{name: v.double() for name, v in case.vectors.items()}}
+    everything = torch.stack([*rows, *(vectors[name] for name in subject.entry.references)])
+    centred = everything - rows.mean(dim=0)
+    known = {
+        "n": len(rows),
+        "f": case.f,
+        "updates": case.updates.clone(),
+        "gram": centred @ centred.T,
+        "squared_distances": torch.stack([(everything - row).square().sum(dim=1) for row in everything]),
+        "norms": rows.square().sum(dim=1).sqrt(),
+        "sizes": case.sizes.clone(),
+        "client_ids": case.client_ids.clone(),
+        "previous": given.previous.clone(),
+        "root_update": None if case.root_update is None else case.root_update.clone(),
+        "params": given.params.clone(),
+        "rng": given.stream.torch(),
+        "state": {},
+    }
+    return {word: known[word] for word in subject.entry.asks}
+
+
+def directly(subject: Subject, case: Case, supply: dict[str, Any]) -> Tensor:
+    """The function called as a notebook would: its weights, or its aggregate."""
+    try:
+        result = subject.entry.call(supply, subject.options)
+        result = unpack(subject.entry, result)[0] if "state" in supply else result
+    except Exception as error:
+        what = f"called directly it fails with {type(error).__name__}: {error}"
+        raise RuleError(type(error).__name__, what) from error
+    if not isinstance(result, Tensor):
+        raise RuleError("no tensor", f"called directly it returns {type(result).__name__}, not a tensor")
+    return result
+
+
+def _aggregate(subject: Subject, case: Case) -> Tensor:
+    result = directly(subject, case, statistics(subject, case))
+    if subject.entry.returns == "update":
+        return result
+    vectors = {"origin": torch.zeros_like(case.updates[0]), **case.vectors}
+    rows = torch.stack([*case.updates, *(vectors[name] for name in subject.entry.references)])
+    return result.double() @ rows.double()
+
+
+def _rounds(subject: Subject) -> Iterator[Case]:
+    """First rounds: ordinary ones; several blocks wide; far from the origin, where careless distances cancel."""
+    if subject.entry.coordinatewise:
+        yield from subject.ordinary()
+        yield from replace(subject, effort=1).ordinary(d=3 * _GRID + 8)
+        return
+    for case in subject.ordinary():
+        if case.rounds == 1:
+            yield case
+            yield case.mapped(lambda values: values + 300, but=("params",))
+
+
+@contract("streamed by blocks of columns it gives the same as on the whole matrix", _rounds, ties_aside=True)
+def evaluation(subject: Subject, case: Case) -> str | None:
+    """Coordinate-wise: any blocks of columns, on the grid the same bits. Others: from exact statistics the same."""
+    if not subject.entry.coordinatewise:
+        made, exact = subject.play(case).update, _aggregate(subject, case)
+        spread = float((case.updates - case.updates.mean(dim=0)).abs().max())
+        if not differ(made, exact, 1e-6, _ROUNDING * spread):
+            return None
+        wrong, right = apart(made, exact.to(made.dtype))
+        return f"{situation(subject, case)} the defence gives {wrong}, the function on exact statistics {right}"
+    whole, d = subject.play(case).update, case.shape[1]
+    eps = 100 * torch.finfo(whole.dtype).eps
+    for width in _BLOCKS if d <= _GRID else (_GRID,):
+        blocks = torch.arange(d).split(width)
+        pieces = torch.cat([subject.play(case.of_columns(block.tolist())).update for block in blocks])
+        rounding = 0.0 if width == _GRID else eps * float(case.updates.abs().max())
+        if differ(pieces, whole, 0.0, rounding):
+            apiece, together = apart(pieces, whole)
+            how = "column by column" if width == 1 else f"by blocks of {width} columns"
+            return f"{situation(subject, case)} the aggregate is {together} as a whole and {apiece} {how}"
+    return None
