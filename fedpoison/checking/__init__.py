@@ -13,6 +13,7 @@ from fedpoison.checking.conduct import CONDUCT, result
 from fedpoison.checking.contract import Contract as Contract
 from fedpoison.checking.contract import Finding as Finding
 from fedpoison.checking.contract import Report as Report
+from fedpoison.checking.contract import playable
 from fedpoison.checking.evaluation import evaluation
 from fedpoison.checking.limits import LIMITS, breakdown
 from fedpoison.checking.robustness import kappa
@@ -33,7 +34,7 @@ CONTRACTS: dict[str, Callable[[Subject], Finding]] = {
 def findings(
     rule: str | Callable[..., Any] | Entry, *, options: Mapping[str, Any] | None = None, effort: int = EFFORT
 ) -> Iterator[Finding]:
-    """One finding after the other, as they are made; a rule that gives no result is tried no further."""
+    """One finding after the other, as they are made; a rule that never gives a result is tried no further."""
     entry = rule if isinstance(rule, Entry) else find("aggregator", rule)
     subject = Subject(entry, entry.validate(options or {}), effort)
     if not subject.shapes:
@@ -43,7 +44,8 @@ def findings(
         with parallel.using(parallel.workers()):
             found = examine(subject)
         yield found
-        if found.contract == "result" and found.outcome == "broken":
+        broken = found.contract == "result" and found.outcome == "broken"
+        if broken and not any(playable(subject, case) for case in subject.ordinary()):
             return
 
 
@@ -52,7 +54,7 @@ def check(
 ) -> Report:
     """Hold a rule to all contracts: a registered name, "file.py:name" or a decorated function.
 
-    `options`: the rule's. `effort`: how many draws each contract tries; the search for κ takes two hundred steps for
+    `options`: the rule's. `effort`: how many draws each contract tries; the search for κ takes a hundred steps for
     each. The same call makes the same tries.
     """
     found = tuple(findings(rule, options=options, effort=effort))

@@ -16,8 +16,8 @@ from fedpoison.types import Verdict
 VECTORS = ("previous", "root_update", "params")
 """What a rule may be given besides the updates that lives among them."""
 DTYPES = (torch.float32, torch.float64)
-SHAPES = ((11, 2), (10, 2), (10, 1), (6, 1))
-"""The (n, f) of ordinary rounds, of which those are taken that a rule can take: odd and even."""
+SHAPES = ((11, 2), (10, 1), (11, 0), (6, 2))
+"""The (n, f) of ordinary rounds, of which those are taken that a rule can take: odd and even, with and without f."""
 D = 24
 _SEARCHED = 60
 """Rules that can take none of these are looked for a pair up to so many clients."""

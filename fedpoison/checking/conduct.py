@@ -16,11 +16,14 @@ from fedpoison.checking.evaluation import directly, statistics
 from fedpoison.checking.symmetries import differ
 from fedpoison.checking.wording import apart, situation, vector
 
+_FAR = 3000
 _WIDE = 5000
 """Coordinates of the rounds that several workers share: three blocks of columns."""
 
 
-@contract("a finite vector of the updates' length and precision; weights are shares", Subject.ordinary)
+@contract(
+    "a finite vector of the updates' length and precision; weights are shares", Subject.ordinary, about_failures=True
+)
 def result(subject: Subject, case: Case) -> str | None:
     """The aggregate's form, and the weights': one a client, none negative, at most 1 in all."""
     verdict, (n, d), entry = subject.play(case), case.shape, subject.entry
@@ -37,14 +40,22 @@ def result(subject: Subject, case: Case) -> str | None:
     return None
 
 
-@contract("float32 and float64 agree", lambda subject: subject.ordinary((torch.float64,)), ties_aside=True)
+def _near_and_far(subject: Subject) -> Iterator[Case]:
+    """Ordinary rounds, and such as lie far from the origin, where careless distances cancel."""
+    for case in subject.ordinary((torch.float32,)):
+        yield case
+        yield case.mapped(lambda values: values + _FAR, but=("params",))
+
+
+@contract("float32 and float64 agree", _near_and_far, ties_aside=True)
 def precision(subject: Subject, case: Case) -> str | None:
-    """The same updates in both precisions."""
-    exact = subject.play(case).update
-    rounded = subject.play(case.mapped(lambda values: values.float())).update
-    if not differ(rounded, exact, 1e-4):
+    """The same numbers in both precisions."""
+    rounded = subject.play(case).update.double()
+    exact = subject.play(case.mapped(Tensor.double)).update
+    spread = float((case.updates - case.updates.mean(dim=0)).abs().max())
+    if not differ(rounded, exact, 1e-6, 1e-4 * spread):
         return None
-    single, double = apart(rounded.double(), exact)
+    single, double = apart(rounded, exact)
     return f"{situation(subject, case)} the aggregate is {double} in float64 and {single} in float32"
 
 
@@ -60,13 +71,13 @@ def inputs(subject: Subject, case: Case) -> str | None:
     for word, value in _tensors(supply).items():
         if made.untyped_storage().data_ptr() == value.untyped_storage().data_ptr():
             return f"{where} what it returns lies in the memory of {word}: who writes to the one changes the other"
-    verdict, kept = subject.play(case), case.mapped(Tensor.clone)
+    kept = replace(case.mapped(Tensor.clone), sizes=case.sizes.clone(), client_ids=case.client_ids.clone())
+    verdict = subject.play(case)
     for part in (verdict.update, verdict.norms, verdict.weights):
         if part is not None:
             part.fill_(-1)
-    if torch.equal(case.updates, kept.updates) and all(
-        torch.equal(case.vectors[k], v) for k, v in kept.vectors.items()
-    ):
+    given = ("updates", "sizes", "client_ids", *kept.vectors)
+    if all(torch.equal(getattr(case, name), getattr(kept, name)) for name in given):
         return None
     return f"{situation(subject, kept)} who writes to the aggregate changes what was sent"
 
@@ -128,25 +139,25 @@ def workers(subject: Subject, case: Case) -> str | None:
     return None
 
 
-@contract("zero, equal and huge rows leave the aggregate finite", lambda subject: _extremes(subject))
+def _extremes(subject: Subject) -> Iterator[Case]:
+    """Huge rows of f attackers, the largest there are if the rule withstands such; all rows zero, huge or equal."""
+    for case in replace(subject, effort=1).ordinary():
+        largest = 3e38 if case.updates.dtype == torch.float32 else 1e100
+        bad = list(range(case.f))
+        for size in (1e3, 1e9, 1e30, *((largest,) if subject.entry.withstands != "nothing" else ())):
+            for rows in (torch.ones_like(case.updates), case.updates.sign(), -case.updates / case.updates.abs().max()):
+                updates = case.updates.clone()
+                updates[bad] = size * rows[bad]
+                yield replace(case, updates=updates, attackers=tuple(bad))
+        for updates in (0 * case.updates, 1e30 * case.updates.sign(), case.updates[:1].repeat(len(case.updates), 1)):
+            yield replace(case, updates=updates)
+
+
+@contract("zero, equal and huge rows leave the aggregate finite", _extremes, about_failures=True)
 def finite(subject: Subject, case: Case) -> str | None:
     """No aggregate is a failure, which breaks this contract by itself."""
     subject.play(case)
     return None
-
-
-def _extremes(subject: Subject) -> Iterator[Case]:
-    """f attackers' rows up to the largest float32; f equal ones; all clients' rows zero, or huge."""
-    for case in replace(subject, effort=1).ordinary():
-        largest = 3e38 if case.updates.dtype == torch.float32 else 1e100
-        bad = range(len(case.updates))[-case.f :] if case.f else range(0)
-        for size in (1e3, 1e9, 1e30, largest):
-            for rows in (torch.ones_like(case.updates), case.updates.sign(), -case.updates / case.updates.abs().max()):
-                updates = case.updates.clone()
-                updates[bad] = size * rows[bad]
-                yield replace(case, updates=updates)
-        for updates in (0 * case.updates, 1e30 * case.updates.sign(), case.updates[:1].repeat(len(case.updates), 1)):
-            yield replace(case, updates=updates)
 
 
 CONDUCT = (precision, inputs, seed, workers, finite)

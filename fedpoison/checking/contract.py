@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from torch import Tensor
+
 from fedpoison.checking.cases import Case, RuleError, Subject
 from fedpoison.checking.shrinking import shrink
 from fedpoison.checking.wording import as_dict, situation
@@ -65,7 +67,8 @@ class Contract:
 
     `claimed`: whether a rule is held to it. `ties_aside`: a breach that a slight move of the updates heals is none,
     because rules may break ties as they like; nor is one with fewer than four clients, of whom two are always each
-    other's nearest.
+    other's nearest. `about_failures`: whether a case without an aggregate breaks this contract; elsewhere it does only
+    if the contract's own move made it so.
     """
 
     name: str
@@ -73,7 +76,8 @@ class Contract:
     cases: Cases
     breach: Breach
     claimed: Callable[[Entry], bool]
-    ties_aside: bool
+    ties_aside: bool = False
+    about_failures: bool = False
 
     def __call__(self, subject: Subject) -> Finding:
         """Try all cases; shrink the first that breaks."""
@@ -115,10 +119,21 @@ class Contract:
 
     def _tried(self, subject: Subject, case: Case) -> tuple[str, str] | None:
         try:
-            sentence = self.breach(subject, case)
+            sentence = self.breach(subject, case.mapped(Tensor.clone))
         except RuleError as failure:
+            if not self.about_failures and not playable(subject, case):
+                return None
             return failure.kind, f"{situation(subject, case)} there is no aggregate: {failure.sentence}"
         return ("", sentence) if sentence else None
+
+
+def playable(subject: Subject, case: Case) -> bool:
+    """Whether there is an aggregate at all."""
+    try:
+        subject.play(case)
+    except RuleError:
+        return False
+    return True
 
 
 def contract(
@@ -127,9 +142,10 @@ def contract(
     claimed: Callable[[Entry], bool] = _everyone,
     *,
     ties_aside: bool = False,
+    about_failures: bool = False,
 ) -> Callable[[Breach], Contract]:
     """Make a contract of a function (subject, case) -> the sentence that tells how the case breaks it, or None."""
-    return lambda breach: Contract(breach.__name__, promise, cases, breach, claimed, ties_aside)
+    return lambda breach: Contract(breach.__name__, promise, cases, breach, claimed, ties_aside, about_failures)
 
 
 def claim(promise: str, cases: Cases, *, ties_aside: bool = False) -> Callable[[Breach], Contract]:

@@ -26,7 +26,7 @@ def _at_the_bound(subject: Subject) -> Iterator[Case]:
             yield subject.case(drawn(n + 10 * f, n, 3) + 0.5, f, seed=f)
 
 
-@contract("at the smallest numbers of clients it works or says clearly why not", _at_the_bound)
+@contract("at the smallest numbers of clients it works or says clearly why not", _at_the_bound, about_failures=True)
 def bound(subject: Subject, case: Case) -> str | None:
     """A ValueError with a sentence is clear where there are no needs; with them, the rule has said that it can."""
     try:
@@ -107,10 +107,12 @@ def bounded(subject: Subject, case: Case) -> str | None:
     update, middle, spread = moved(subject, case)
     if not spread or (update - middle).norm() <= _CARRIED * reach(n, f, spread):
         return None
-    who = "client " + " and ".join(map(str, case.attackers)) if f else "nobody"
+    who = (
+        f"client{'s' * (f > 1)} {', '.join(map(str, case.attackers))} attack{'s' * (f == 1)}" if f else "nobody attacks"
+    )
     made, mean = apart(update, middle)
     return (
-        f"{situation(subject, case)}, of which {who} attacks, the aggregate is {made} and the honest mean {mean}; "
+        f"{situation(subject, case)}, of which {who}, the aggregate is {made} and the honest mean {mean}; "
         'a rule that does not promise otherwise says withstands="nothing"'
     )
 

@@ -17,7 +17,7 @@ from fedpoison.checking.contract import Cases, Contract, Finding, Outcome
 from fedpoison.checking.wording import number, situation
 
 _SIZES = ((5, 1), (9, 3), (7, 2), (8, 2), (11, 2))
-_STEPS = 200
+_STEPS = 100
 """Steps of the search for each draw that is asked for, over all (n, f)."""
 _LOST = 1e12
 """A κ beyond is none: with no spread among the honest, nothing may move the aggregate."""
@@ -134,7 +134,7 @@ def kappa(subject: Subject) -> Finding:
             return Finding("kappa", "told", f"κ is not searched at n = {n}, f = {f}: {failure.sentence}")
         known = published(subject, n, f)
         if known is not None and found > known * (1 + 1e-6):
-            return Contract("kappa", "", _only(case), _exceeds, lambda _: True, ties_aside=False)(subject)
+            return Contract("kappa", "", _only(case), _exceeds, lambda _: True)(subject)
         figures[f"n={n}, f={f}"] = found
         paper = "" if known is None else f", published {number(known)}"
         least = "unbounded" if found >= _LOST or math.isinf(found) else f"κ ≥ {number(found)}"

@@ -25,19 +25,14 @@ def shrink(case: Case, breaks: Callable[[Case], bool], budget: int = BUDGET) -> 
     def tried(candidate: Case) -> bool:
         nonlocal left
         left -= 1
-        return breaks(candidate)
+        return left >= 0 and breaks(candidate)
 
     changed = True
     while changed:
         changed = False
-        for smaller in (_plainer, _fewer_columns, _fewer_rows, _rounder, _simpler_numbers):
-            found = True
-            while found and left > 0:
-                found = False
-                for candidate in smaller(case):
-                    if left > 0 and tried(candidate):
-                        case, found, changed = candidate, True, True
-                        break
+        for smaller in (_plainer, _fewer_columns, _fewer_rows, _rounder, _simpler_columns, _simpler_numbers):
+            while (found := next(filter(tried, smaller(case)), None)) is not None:
+                case, changed = found, True
     return case
 
 
@@ -88,20 +83,35 @@ def _rounder(case: Case) -> Iterator[Case]:
             yield rounded
 
 
+def _simpler_columns(case: Case) -> Iterator[Case]:
+    """Where all clients send the same number, another that they all send."""
+    for column, values in enumerate(case.updates.T):
+        value = float(values[0])
+        if (values == value).all():
+            for simple in _simpler_than(value):
+                changed = case.updates.clone()
+                changed[:, column] = simple
+                yield replace(case, updates=changed)
+
+
 def _simpler_numbers(case: Case) -> Iterator[Case]:
     for name in ("updates", *case.vectors):
         values: Tensor = getattr(case, name)
         for place, value in enumerate(values.flatten().tolist()):
-            for simple in (*_SIMPLE, float(round(value)), _one_digit(value)):
-                if _complexity(simple) < _complexity(value):
-                    changed = values.flatten().clone()
-                    changed[place] = simple
-                    yield _with(case, name, changed.reshape(values.shape))
+            for simple in _simpler_than(value):
+                changed = values.flatten().clone()
+                changed[place] = simple
+                yield _with(case, name, changed.reshape(values.shape))
 
 
 def _with(case: Case, name: str, value: Tensor) -> Case:
     changes: dict[str, Any] = {name: value}
     return replace(case, **changes)
+
+
+def _simpler_than(value: float) -> list[float]:
+    candidates = (*_SIMPLE, float(round(value)), _one_digit(value))
+    return [simple for simple in candidates if _complexity(simple) < _complexity(value)]
 
 
 def _one_digit(value: float) -> float:
