@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from fedpoison.defence import Defence, Situation
-from fedpoison.registry import Entry
+from fedpoison.lookup import find
+from fedpoison.registry import Entry, Step
 from fedpoison.seeding import Stream
-from fedpoison.types import Verdict
+from fedpoison.types import Layer, Probe, Verdict
 
 VECTORS = ("previous", "root_update", "params")
 """What a rule may be given besides the updates that lives among them."""
@@ -96,9 +97,22 @@ def drawn(seed: int, n: int, d: int) -> Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def _distance_from(root: Tensor) -> Probe:
+    """A loss and an error rate that are least at the root update, for rules that try updates on samples."""
+
+    def probe(update: Tensor) -> tuple[float, float]:
+        distance = float((update - root).double().norm())
+        return distance, distance / (1 + distance)
+
+    return probe
+
+
 @dataclass(frozen=True)
 class Subject:
-    """A rule with its options, and how much effort is made to break it: so many draws for each contract."""
+    """A rule with its options, and how much effort is made to break it: so many draws for each contract.
+
+    A rule that is built around another gets the median; a probe measures the distance from the root update.
+    """
 
     entry: Entry
     options: Mapping[str, Any]
@@ -107,11 +121,19 @@ class Subject:
     @property
     def looks_at(self) -> set[str]:
         """What it is shown, reference rows included."""
-        return {*self.entry.asks, *self.entry.references}
+        words = {*self.entry.asks, *self.entry.references}
+        behind = {"zero_model": "params", "probe": "root_update"}
+        return words | {behind[word] for word in words & {*behind}}
+
+    @cached_property
+    def defence(self) -> Defence:
+        """The rule alone."""
+        base: Step | None = (find("aggregator", "median"), {}) if "base" in self.entry.asks else None
+        return Defence((), (self.entry, self.options), base)
 
     def allows(self, n: int, f: int) -> bool:
         """Whether it takes n clients of which f are malicious."""
-        return 0 <= f <= n and n > 0 and self.entry.requirement(n, f, self.options) is None
+        return n > 0 and not self.defence.problems(n, f)
 
     def most(self, n: int) -> int:
         """The largest minority of n clients that it withstands."""
@@ -157,15 +179,17 @@ class Subject:
             stream=Stream(case.seed, "defence", 1),
             state={},
             root_update=case.root_update,
+            layers=(Layer("all", slice(0, len(nothing)), (len(nothing),)),),
+            probe=None if case.root_update is None else _distance_from(case.root_update),
         )
 
     def play(self, case: Case) -> Verdict:
         """What the defence makes of the case, in its last round; RuleError if there is no aggregate."""
-        defence, situation = Defence((), (self.entry, self.options)), self.situation(case)
+        situation = self.situation(case)
         for number in range(1, case.rounds + 1):
             situation = replace(situation, stream=situation.stream._replace(round=number))
             try:
-                verdict = defence(case.updates, situation)
+                verdict = self.defence(case.updates, situation)
             except Exception as error:
                 raise RuleError(type(error).__name__, f"it fails with {type(error).__name__}: {error}") from error
             if verdict.skipped:

@@ -63,7 +63,7 @@ def precision(subject: Subject, case: Case) -> str | None:
 def inputs(subject: Subject, case: Case) -> str | None:
     """Called directly, and in the defence, whose result belongs to the caller."""
     supply, before = statistics(subject, case), statistics(subject, case)
-    made = directly(subject, case, supply)
+    made, _ = directly(subject, supply)
     where = situation(subject, case)
     for word, value in _tensors(supply).items():
         if not torch.equal(value, before[word]):

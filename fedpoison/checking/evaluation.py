@@ -12,6 +12,7 @@ from fedpoison.checking.contract import contract
 from fedpoison.checking.symmetries import differ
 from fedpoison.checking.wording import apart, situation
 from fedpoison.registry import unpack
+from fedpoison.types import Chosen, Noisy
 
 _ROUNDING = 1e-4
 _GRID = 64
@@ -23,8 +24,7 @@ def statistics(subject: Subject, case: Case) -> dict[str, Any]:
     """What the rule asks for, with every statistic by plain differences of rows in float64."""
     rows = case.updates.double()
     given = subject.situation(case)
-    vectors = {"origin": torch.zeros_like(rows[0]), **{name: v.double() for name, v in case.vectors.items()}}
-    everything = torch.stack([*rows, *(vectors[name] for name in subject.entry.references)])
+    everything = _with_references(subject, case)
     centred = everything - rows.mean(dim=0)
     known = {
         "n": len(rows),
@@ -38,32 +38,46 @@ def statistics(subject: Subject, case: Case) -> dict[str, Any]:
         "previous": given.previous.clone(),
         "root_update": None if case.root_update is None else case.root_update.clone(),
         "params": given.params.clone(),
+        "layers": given.layers,
+        "base": lambda updates, f: updates.double().quantile(0.5, dim=0).to(updates.dtype),
+        "probe": given.probe,
         "rng": given.stream.torch(),
         "state": {},
     }
     return {word: known[word] for word in subject.entry.asks}
 
 
-def directly(subject: Subject, case: Case, supply: dict[str, Any]) -> Tensor:
-    """The function called as a notebook would: its weights, or its aggregate."""
+def _with_references(subject: Subject, case: Case) -> Tensor:
+    """The updates and the reference rows that follow them, in float64."""
+    zero = torch.zeros_like(case.updates[0])
+    vectors = {"origin": zero, "zero_model": zero if case.params is None else -case.params, **case.vectors}
+    return torch.stack([*case.updates, *(vectors[name] for name in subject.entry.references)]).double()
+
+
+def directly(subject: Subject, supply: dict[str, Any]) -> tuple[Tensor, float]:
+    """The function called as a notebook would: its weights, or its aggregate; and what noise it wants added."""
     try:
         result = subject.entry.call(supply, subject.options)
         result = unpack(subject.entry, result)[0] if "state" in supply else result
     except Exception as error:
         what = f"called directly it fails with {type(error).__name__}: {error}"
         raise RuleError(type(error).__name__, what) from error
+    noise = result.deviation if isinstance(result, Noisy) else 0.0
+    if isinstance(result, Noisy | Chosen):
+        result = result.weights if isinstance(result, Noisy) else result.update
     if not isinstance(result, Tensor):
         raise RuleError("no tensor", f"called directly it returns {type(result).__name__}, not a tensor")
-    return result
+    return result, noise
 
 
 def _aggregate(subject: Subject, case: Case) -> Tensor:
-    result = directly(subject, case, statistics(subject, case))
+    supply = statistics(subject, case)
+    result, noise = directly(subject, supply)
     if subject.entry.returns == "update":
         return result
-    vectors = {"origin": torch.zeros_like(case.updates[0]), **case.vectors}
-    rows = torch.stack([*case.updates, *(vectors[name] for name in subject.entry.references)])
-    return result.double() @ rows.double()
+    drawn = supply.get("rng") or subject.situation(case).stream.torch()
+    added = noise * torch.randn(case.shape[1], generator=drawn, dtype=case.updates.dtype) if noise else 0.0
+    return result.double() @ _with_references(subject, case) + added
 
 
 def _rounds(subject: Subject) -> Iterator[Case]:

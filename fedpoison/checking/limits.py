@@ -50,16 +50,20 @@ def _past_the_bound(subject: Subject) -> Iterator[Case]:
 @contract("past its bound it is refused with the bound", _past_the_bound)
 def refusal(subject: Subject, case: Case) -> str | None:
     """`aggregate` refuses before the rule is called."""
-    reason = subject.entry.requirement(len(case.updates), case.f, subject.options)
-    if reason is None:
+    reasons = subject.defence.problems(len(case.updates), case.f)
+    if not reasons:
         return None
+    base = "median" if subject.defence.base else None
+    root, probe = case.root_update, subject.situation(case).probe
     try:
-        aggregate(subject.entry.function, case.updates, f=case.f, root_update=case.root_update, **subject.options)
+        aggregate(
+            subject.entry.function, case.updates, f=case.f, base=base, root_update=root, probe=probe, **subject.options
+        )
     except ValueError as error:
-        if reason in str(error):
+        if all(reason in str(error) for reason in reasons):
             return None
-        return f"{situation(subject, case)} it is refused with {str(error)!r} instead of {reason!r}"
-    return f"{situation(subject, case)} there is an aggregate, although {reason}"
+        return f"{situation(subject, case)} it is refused with {str(error)!r} instead of {'; '.join(reasons)!r}"
+    return f"{situation(subject, case)} there is an aggregate, although {'; '.join(reasons)}"
 
 
 def placements(subject: Subject, seed: int, large: float, dtype: torch.dtype, n: int = _N) -> Iterator[Case]:

@@ -121,7 +121,7 @@ def _only(case: Case) -> Cases:
 
 def kappa(subject: Subject) -> Finding:
     """The largest κ found for some small (n, f), beside what no rule is below and what its paper says."""
-    others = subject.looks_at & {"previous", "root_update", "params", "state"}
+    others = subject.looks_at & {"previous", "root_update", "params", "state", "probe", "base"}
     if others:
         why = f"κ is not searched: it looks at {', '.join(sorted(others))} besides the updates"
         return Finding("kappa", "told", why)

@@ -32,12 +32,20 @@ def apart(one: Tensor, other: Tensor) -> tuple[str, str]:
     return texts
 
 
+def exactly(value: float, dtype: torch.dtype) -> str:
+    """As few digits as tell it from every other number of its precision, up to nine."""
+    wanted = torch.tensor(value, dtype=dtype)
+    texts = (number(value, digits) for digits in range(3, 10))
+    return next((text for text in texts if torch.tensor(float(text), dtype=dtype) == wanted), number(value, 9))
+
+
 def matrix(updates: Tensor) -> str:
-    """[[0, 1], [2, 0]], or its size if it is large."""
+    """[[0, 1], [2, 0]], so that it can be typed again; of a large one the size."""
     n, d = updates.shape
     if n * d > _SHOWN:
         return f"({n} × {d} numbers)"
-    return f"[{', '.join(vector(row) for row in updates)}]"
+    rows = (", ".join(exactly(value, updates.dtype) for value in row) for row in updates.tolist())
+    return f"[{', '.join(f'[{row}]' for row in rows)}]"
 
 
 def situation(subject: Subject, case: Case) -> str:

@@ -3,7 +3,7 @@
 import torch
 
 from fedpoison import aggregator
-from fedpoison.types import State, SquaredDistances, Update, Updates, Weights
+from fedpoison.types import SquaredDistances, State, Update, Updates, Weights
 
 ALL = ("permutation", "unanimity", "translation", "scale")
 
