@@ -157,9 +157,13 @@ class Subject:
         return Case(updates, f, seed=seed, **{**known, **vectors, **changes})
 
     def ordinary(self, dtypes: tuple[torch.dtype, ...] = DTYPES, d: int = D) -> Iterator[Case]:
-        """Rounds without an attack, every other with clients of unequal strength; with memory, second rounds too."""
+        """Rounds without an attack, two shapes a draw; every other has clients of unequal strength.
+
+        A rule with memory plays second rounds too.
+        """
         for seed in range(self.effort):
-            for n, f in self.shapes:
+            first, *others = self.shapes
+            for n, f in (first, *others[seed % len(others) :][:1]) if others else (first,):
                 updates = drawn(seed, n, d) + 0.5
                 if seed % 2:
                     updates *= drawn(seed + 30, n, 1).exp()

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -97,22 +98,33 @@ def _global_states() -> dict[str, Any]:
     return {
         "torch's": torch.get_rng_state().numpy().tobytes(),
         "numpy's": str(np.random.get_state()),  # noqa: NPY002 (to see that nobody used it)
-        "Python's": random.getstate(),
     }
+
+
+@contextmanager
+def _global_seed(number: int) -> Iterator[None]:
+    """Torch's and Python's global generators in a state of this number, and as they were afterwards."""
+    before = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(number)
+            random.seed(number)
+            yield
+    finally:
+        random.setstate(before)
 
 
 @contract("the same bits for the same seed, without any global generator", Subject.ordinary)
 def seed(subject: Subject, case: Case) -> str | None:
     """Two calls with one seed, the global generators in different states before them."""
     where = situation(subject, case)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(98)
+    with _global_seed(98):
         before = _global_states()
         first = subject.play(case).update
         for owner, state in _global_states().items():
             if state != before[owner]:
                 return f"{where} it draws from {owner} global generator; ask for rng"
-        torch.manual_seed(99)
+    with _global_seed(99):
         again = subject.play(case).update
     if torch.equal(first, again):
         return None

@@ -83,8 +83,8 @@ def _aggregate(subject: Subject, case: Case) -> Tensor:
 def _rounds(subject: Subject) -> Iterator[Case]:
     """First rounds: ordinary ones; several blocks wide; far from the origin, where careless distances cancel."""
     if subject.entry.coordinatewise:
-        yield from subject.ordinary()
-        yield from replace(subject, effort=1).ordinary(d=3 * _GRID + 8)
+        once = replace(subject, effort=1)
+        yield from (*once.ordinary(), *once.ordinary(d=3 * _GRID + 8))
         return
     for case in subject.ordinary():
         if case.rounds == 1:

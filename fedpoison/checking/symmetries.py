@@ -54,7 +54,7 @@ def _unanimous(subject: Subject) -> Iterator[Case]:
 def unanimity(subject: Subject, case: Case) -> str | None:
     """The mean of equal rows is that row, and so is what a rule makes of them, whatever the row's size."""
     row = case.updates[0]
-    if not (case.updates == row).all() or not differ(result := subject.play(case).update, row, 1e-6, 0):
+    if not (case.updates == row).all() or not differ(result := subject.play(case).update, row, 1e-6, 0.0):
         return None
     sent, made = apart(row, result)
     return f"when all n = {len(case.updates)} send {sent}{besides(subject, case)}, the aggregate is {made}"
