@@ -17,7 +17,7 @@ from fedpoison.types import Layer, Probe, Verdict
 VECTORS = ("previous", "root_update", "params")
 """What a rule may be given besides the updates that lives among them."""
 DTYPES = (torch.float32, torch.float64)
-SHAPES = ((11, 2), (10, 1), (11, 0), (6, 2))
+SHAPES = ((11, 2), (11, 0), (10, 1), (6, 2))
 """The (n, f) of ordinary rounds, of which those are taken that a rule can take: odd and even, with and without f."""
 D = 24
 _SEARCHED = 60

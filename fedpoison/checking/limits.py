@@ -67,9 +67,14 @@ def refusal(subject: Subject, case: Case) -> str | None:
 
 
 def placements(subject: Subject, seed: int, large: float, dtype: torch.dtype, n: int = _N) -> Iterator[Case]:
-    """As many attackers as the rule withstands, at random places, far away: all one way, many ways, the other way."""
+    """As many attackers as the rule withstands, far away: all one way, many ways, the other way.
+
+    They come first with seed 0, last with seed 1, and at random places otherwise.
+    """
     f = subject.most(n)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tolist()
+    if seed < 2:
+        order = list(range(n))[:: 1 - 2 * seed]
     bad, honest = order[:f], drawn(seed, n, _D) + 0.5
     for rows in (torch.ones(f, _D).double(), drawn(seed + 70, f, _D), -honest[bad]):
         updates = honest.clone()
@@ -80,7 +85,7 @@ def placements(subject: Subject, seed: int, large: float, dtype: torch.dtype, n:
 def _far_away(subject: Subject) -> Iterator[Case]:
     for large in (1e6, 1e9, 1e30):
         for dtype in DTYPES:
-            for seed in range(subject.effort):
+            for seed in range(subject.effort + 2):
                 cases = list(placements(subject, seed, large, dtype))
                 one_way = subject.entry.withstands == "huge rows in one direction"
                 yield from cases[:1] if one_way else cases

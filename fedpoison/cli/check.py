@@ -75,7 +75,7 @@ def check(
         reports.append(Report(entry.name, options, tuple(found)))
         if not as_json:
             broken = len(reports[-1].broken)
-            console.print(f"{entry.name}: {broken or 'no'} contract{'' if broken == 1 else 's'} broken", markup=False)
+            console.print(f"{entry.name}: {broken or 'no'} contract{'s' * (broken > 1)} broken", markup=False)
     if as_json:
         print(json.dumps([report.as_dict() for report in reports], indent=1))
     return int(not all(report.ok for report in reports))

@@ -98,7 +98,7 @@ def test_the_bound_of_its_error_is_somebody_s_and_not_below_what_is_possible(ent
         return
     assert re.match(r"(read|secondary|proved): \S", entry.kappa_source)
     assert entry.rows is None, "the bound is of as many rows as there were"
-    for n, f in ((N, 0), (N, 2), (N, most_attackers(entry))):
+    for n, f in ((N, 0), (N, 2), (N, Subject(entry, entry.validate({}), 1).most(N))):
         possible = f / (n - 2 * f)
         assert entry.robustness(n, f, entry.validate({}), possible) >= possible  # Allouah et al. 2023
     assert entry.robustness(N, (N + 1) // 2, entry.validate({}), 1.0) is None

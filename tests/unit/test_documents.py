@@ -42,6 +42,12 @@ def test_contributed_rule_works_as_written(tmp_path):
     assert fedpoison.aggregate(rule, updates, pre=["nnm"], f=1, power=2.0).update.shape == (1,)
 
 
+def test_contributed_rule_passes_its_check(tmp_path):
+    rule = load_file(named("CONTRIBUTING.md", tmp_path)["medoid"]).medoid
+    report = fedpoison.check(rule, effort=2)
+    assert report.ok, report
+
+
 def test_contributed_attack_works_as_written(tmp_path):
     attack = load_file(named("CONTRIBUTING.md", tmp_path)["opposite"]).opposite
     benign = torch.tensor([[1.0, -2.0], [3.0, -4.0]])
