@@ -149,7 +149,7 @@ class Subject:
         """A round with these updates and whatever else the rule asks for."""
         n, d = updates.shape
         vectors = {
-            name: (drawn(seed + 90 + i, 1, d)[0] * 0.5).to(updates.dtype)
+            name: (0.5 + 0.5 * drawn(seed + 90 + i, 1, d)[0]).to(updates.dtype)
             for i, name in enumerate(VECTORS)
             if name in self.looks_at
         }

@@ -26,7 +26,10 @@ _WIDE = 5000
     "a finite vector of the updates' length and precision; weights are shares", Subject.ordinary, about_failures=True
 )
 def result(subject: Subject, case: Case) -> str | None:
-    """The aggregate's form, and the weights': one a client, none negative, at most 1 in all."""
+    """The aggregate's form, and the weights': one a client, none negative, at most 1 in all.
+
+    A rule that scales updates up, against the origin, may give more than 1.
+    """
     verdict, (n, d), entry = subject.play(case), case.shape, subject.entry
     where = situation(subject, case)
     if verdict.update.shape != (d,) or verdict.update.dtype != case.updates.dtype:
@@ -34,7 +37,8 @@ def result(subject: Subject, case: Case) -> str | None:
         return f"{where} the aggregate is {got}, not {wanted}"
     if verdict.weights is not None:
         weights = verdict.weights
-        if weights.shape != (n,) or not (weights >= 0).all() or weights.sum() > 1 + 1e-9:
+        most = torch.inf if "origin" in entry.references else 1 + 1e-9
+        if weights.shape != (n,) or not (weights >= 0).all() or weights.sum() > most:
             return f"{where} the clients' weights are {vector(weights)}"
     if (verdict.flagged is not None) != bool(entry.decides):
         return f"{where} it says decides={entry.decides} and flags {verdict.flagged}"

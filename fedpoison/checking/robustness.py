@@ -38,11 +38,11 @@ def ratio(updates: Tensor, aggregate: Tensor, f: int) -> tuple[float, list[int]]
 
 
 def published(subject: Subject, n: int, f: int) -> float | None:
-    """The κ that the rule's paper gives, if the rule says one."""
+    """The κ that the rule's paper gives, if the rule says one for this (n, f)."""
     formula = subject.entry.traits.get("kappa")
-    if not formula:
-        return None
-    return float(eval(formula, {"__builtins__": {}}, {**subject.options, "n": n, "f": f}))
+    names = {"__builtins__": {}, "comb": math.comb}
+    value = eval(formula, names, {**subject.options, "n": n, "f": f}) if formula else None
+    return None if value is None else float(value)
 
 
 def _starts(n: int, f: int) -> Iterator[Tensor]:

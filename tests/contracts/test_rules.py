@@ -158,10 +158,19 @@ def test_huge_rows_must_go_several_ways_to_carry_it_away(rule: Entry, large: flo
 
 
 @limited("nothing")
-def test_one_huge_row_carries_it_away(rule: Entry) -> None:
+def test_huge_rows_carry_away_who_promises_nothing(rule: Entry) -> None:
+    far = []
+    for case in placements(subject(rule), 3, 1e30, torch.float64):
+        update, middle, _ = moved(subject(rule), case)
+        far.append((update - middle).norm())
+    assert max(far) > 1e28
+
+
+@pytest.mark.parametrize("name", ["mean", "rlr"])
+def test_one_huge_row_carries_the_mean_away(name: str) -> None:
     updates = rows(1)
     updates[4] = 1e30
-    assert run(rule, updates).update.abs().min() > 1e28
+    assert run(entries("aggregator")[name], updates).update.abs().min() > 1e28
 
 
 # ---- pre-aggregators
