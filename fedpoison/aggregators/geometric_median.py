@@ -51,7 +51,7 @@ def geometric_median(
     else:
         weights = torch.full((n,), 1 / n, dtype=torch.float64)
     typical = median_distances(distances).min()  # rows far away, if fewer than half, don't count
-    scale = max(float(typical), torch.finfo(torch.float64).tiny)
+    scale = max(float(typical), torch.finfo(torch.float64).tiny ** 0.5)  # so that 1/(smoothing · scale) is finite
     for _ in range(_ITERATIONS if iterations is None else iterations):
         before = weights
         weights = 1 / squared_distances_to(gram, weights).sqrt().clamp(min=smoothing * scale)

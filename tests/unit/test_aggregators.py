@@ -198,6 +198,12 @@ def test_geometric_median_is_as_exact_for_small_updates_as_for_large(scale: floa
         assert_close(aggregate("geometric_median", matrix * scale, iterations=3).update / scale, few, 1e-9)
 
 
+@pytest.mark.parametrize("n", [1, 2, 11])
+def test_geometric_median_with_iterations_of_equal_rows_is_that_row(n: int) -> None:
+    row = rows(1, 5, 0)[0]
+    assert_close(aggregate("geometric_median", row.repeat(n, 1), iterations=3).update, row, 1e-12)
+
+
 def test_geometric_median_with_iterations_is_rfa() -> None:
     matrix = rows(9, seed=3)
     points = matrix.double()
