@@ -46,7 +46,7 @@ class Report:
         return tuple(finding for finding in self.findings if finding.outcome == "broken")
 
     def __getitem__(self, contract: str) -> Finding:
-        return next(finding for finding in self.findings if finding.contract == contract)
+        return {finding.contract: finding for finding in self.findings}[contract]
 
     def __str__(self) -> str:
         lines = [f"{f.contract:<12} {f.outcome:<12} {f.sentence}" for f in self.findings]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedpoison import Verdict, aggregate, aggregator, parallel
+from fedpoison import Verdict, aggregate, aggregator, check, parallel
 from fedpoison.checking import CONTRACTS, Subject
 from fedpoison.checking.limits import moved, placements, reach
 from fedpoison.lookup import entries
@@ -102,6 +102,23 @@ def test_the_bound_of_its_error_is_somebody_s_and_not_below_what_is_possible(ent
         possible = f / (n - 2 * f)
         assert entry.robustness(n, f, entry.validate({}), possible) >= possible  # Allouah et al. 2023
     assert entry.robustness(N, (N + 1) // 2, entry.validate({}), 1.0) is None
+
+
+OTHERWISE: list[tuple[str, dict[str, Any], set[str]]] = [
+    ("mean", {"weighting": "sizes"}, set()),
+    ("multi_krum", {"m": 3}, set()),
+    ("bulyan", {"variant": "one_shot"}, set()),
+    ("rlr", {"threshold": 4}, set()),
+    ("centered_clipping", {"iterations": 3, "tau": 1.0}, set()),
+    ("geometric_median", {"iterations": 3}, {"bounded"}),  # it starts at the mean, and has not come far in three steps
+]
+"""Rules with options that take another path, and which contracts they break then."""
+
+
+@pytest.mark.parametrize(("name", "options", "broken"), OTHERWISE, ids=[name for name, *_ in OTHERWISE])
+def test_a_rule_keeps_its_contracts_with_other_options(name: str, options: dict[str, Any], broken: set[str]) -> None:
+    report = check(name, options=options, effort=1)
+    assert {finding.contract for finding in report.broken} == broken, report
 
 
 def test_every_claim_has_a_contract() -> None:
