@@ -37,14 +37,6 @@ def ratio(updates: Tensor, aggregate: Tensor, f: int) -> tuple[float, list[int]]
     return float(needed[worst]), choices[worst].tolist()
 
 
-def published(subject: Subject, n: int, f: int) -> float | None:
-    """The κ that the rule's paper gives, if the rule says one for this (n, f)."""
-    formula = subject.entry.traits.get("kappa")
-    names = {"__builtins__": {}, "comb": math.comb}
-    value = eval(formula, names, {**subject.options, "n": n, "f": f}) if formula else None
-    return None if value is None else float(value)
-
-
 def _starts(n: int, f: int) -> Iterator[Tensor]:
     """What makes known rules look worst: two camps and f far away; then chance."""
     for far in (1.0, 2.0, 10.0, 1e6):
@@ -105,7 +97,7 @@ def _exceeds(subject: Subject, case: Case) -> str | None:
     n, f = len(case.updates), case.f
     if not 0 < f < n / 2:
         return None
-    known = published(subject, n, f)
+    known = subject.entry.robustness(n, f, subject.options)
     found, honest = ratio(case.updates, subject.play(case).update, f)
     if known is None or found <= known * (1 + 1e-6):
         return None
@@ -132,7 +124,7 @@ def kappa(subject: Subject) -> Finding:
             found, case = search(subject, n, f, _STEPS * subject.effort // len(sizes))
         except RuleError as failure:
             return Finding("kappa", "told", f"κ is not searched at n = {n}, f = {f}: {failure.sentence}")
-        known = published(subject, n, f)
+        known = subject.entry.robustness(n, f, subject.options)
         if known is not None and found > known * (1 + 1e-6):
             return Contract("kappa", "", _only(case), _exceeds, lambda _: True)(subject)
         figures[f"n={n}, f={f}"] = found

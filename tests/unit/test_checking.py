@@ -299,7 +299,7 @@ def test_the_search_finds_what_is_known_of_kappa() -> None:
     for n, f in ((5, 1), (9, 3), (7, 2)):
         assert trimmed.figures[f"n={n}, f={f}"] == pytest.approx(f / (n - 2 * f), rel=1e-3)
         assert median.figures[f"n={n}, f={f}"] == pytest.approx((n - 1) / (n + 1 - 2 * f), rel=1e-2)
-    assert "κ ≥ 0.333 at n = 5, f = 1 (any rule 0.333)" in trimmed.sentence
+    assert "κ ≥ 0.333 at n = 5, f = 1 (any rule 0.333, published 0.333)" in trimmed.sentence
     assert "unbounded at n = 9, f = 3" in examined(entries("aggregator")["mean"], "kappa").sentence
 
 
