@@ -25,6 +25,7 @@ Params = Float[Tensor, " d"]
 Gram = Float[Tensor, "r r"]
 """Inner products of the rows about a common centre; reference rows last."""
 SquaredDistances = Float[Tensor, "r r"]
+Cosines = Float[Tensor, "n n"]
 Norms = Float[Tensor, " n"]
 Sizes = Float[Tensor, " n"]
 ClientIds = Int[Tensor, " n"]

@@ -1,6 +1,7 @@
 """Sorting each coordinate over the clients, and means of what is kept."""
 
 import torch
+from torch import Tensor
 
 from fedpoison.types import Update, Updates
 
@@ -20,6 +21,11 @@ def middle_row(values: Updates) -> Update:
     """The median of each sorted column; of an even number of values, the mean of the middle two."""
     n = len(values)
     return 0.5 * values[(n - 1) // 2] + 0.5 * values[n // 2]  # halved first: two huge values do not overflow
+
+
+def middle(values: Tensor) -> Tensor:
+    """The median of numbers [n]; of an even number of them, the mean of the middle two."""
+    return middle_row(values.sort().values.unsqueeze(1))[0]
 
 
 def mean_rows(rows: Updates) -> Update:
