@@ -10,13 +10,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fedpoison.registry import ENTRIES, Entry, among, register
+from fedpoison.registry import ENTRIES, LEFT_OUT, Entry, among, register
 
 
 def entries(kind: str) -> dict[str, Entry]:
     """Every algorithm of a kind that the package has, by name."""
     _load_rooms()
     return ENTRIES[kind]
+
+
+def left_out(kind: str) -> dict[str, str]:
+    """What the field has of a kind and the package has not, by name, with what is missing."""
+    _load_rooms()
+    return LEFT_OUT.get(kind, {})
 
 
 def find(kind: str, name: str | Callable[..., Any], folder: Path | None = None) -> Entry:

@@ -109,6 +109,8 @@ Step = tuple[Entry, Mapping[str, Any]]
 """An entry and its validated options."""
 
 ENTRIES: dict[str, dict[str, Entry]] = {kind: {} for kind in VOCABULARY}
+LEFT_OUT: dict[str, dict[str, str]] = {kind: {} for kind in VOCABULARY}
+"""What the field has and the package has not, by kind and name, with what is missing."""
 
 
 def register(kind: str, function: F, **traits: Any) -> F:
@@ -203,6 +205,11 @@ def _jsonable(value: Any) -> Any:
 
 def _decorator(kind: str, traits: dict[str, Any]) -> Callable[[F], F]:
     return lambda function: register(kind, function, **traits)
+
+
+def leave_out(kind: str, **names: str) -> None:
+    """Say of algorithms by what name the field has them and what is missing here, a sentence each."""
+    LEFT_OUT[kind] |= names
 
 
 def aggregator(

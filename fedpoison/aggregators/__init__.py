@@ -7,6 +7,7 @@ from fedpoison.aggregators import cge as cge
 from fedpoison.aggregators import dnc as dnc
 from fedpoison.aggregators import geometric_median as geometric_median
 from fedpoison.aggregators import krum as krum
+from fedpoison.aggregators import left_out as left_out
 from fedpoison.aggregators import mda as mda
 from fedpoison.aggregators import meamed as meamed
 from fedpoison.aggregators import mean as mean

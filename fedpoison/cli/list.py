@@ -1,11 +1,14 @@
 """`fedpoison list`."""
 
 import json
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from fedpoison.cli import app, output
+
+if TYPE_CHECKING:
+    from fedpoison.registry import Entry
 
 KINDS = {
     "aggregators": ("aggregator",),
@@ -20,8 +23,13 @@ Kind = Literal["aggregators", "preaggregators", "attacks", "datasets", "models",
 
 
 @app.command(name="list")
-def list_(kind: Kind, *, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
-    """List what there is of a kind.
+def list_(
+    kind: Kind,
+    *,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    markdown: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """List what there is of a kind, and of rules also what was left out and why.
 
     Examples:
 
@@ -34,20 +42,43 @@ def list_(kind: Kind, *, as_json: Annotated[bool, Parameter(name="--json", negat
     kind
         What to list.
     as_json
-        Everything that is known of each, for machines.
+        Everything that is known of each, for machines; what was left out has "left_out", the reason.
+    markdown
+        The table as Markdown.
     """
-    from fedpoison.lookup import entries
+    from fedpoison.lookup import entries, left_out
 
     found = [entry for k in KINDS[kind] for _, entry in sorted(entries(k).items())]
+    missing = [(k, name, why) for k in KINDS[kind] for name, why in sorted(left_out(k).items())]
     if as_json:
-        print(json.dumps([{"kind": entry.kind, **entry.describe()} for entry in found], indent=1))
+        described = [{"kind": entry.kind, **entry.describe()} for entry in found]
+        described += [{"kind": k, "name": name, "left_out": why} for k, name, why in missing]
+        print(json.dumps(described, indent=1))
         return
-    from rich.table import Table
+    by_need = "aggregator" in kind
+    heads = ["name", "what it does", "options", *(["needs", "looks at"] if by_need else ["kind"])]
+    rows = [_row(entry, by_need) for entry in found]
+    if markdown:
+        lines = [heads, ["---"] * len(heads), *rows]
+        print("\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines))
+        return
+    from rich.table import Column, Table
 
-    table = Table("name", "what it does", "options", "needs" if kind in ("aggregators", "preaggregators") else "kind")
-    for entry in found:
-        defaults = entry.describe()["options"].items()
-        options = ", ".join(f"{name} = {'–' if value is None else json.dumps(value)}" for name, value in defaults)
-        last = (entry.needs or "") if "aggregator" in entry.kind else entry.kind
-        table.add_row(entry.name, entry.summary, options, last)
-    output().print(table)
+    narrow = [max(len(word) for row in rows for word in [*row[k].split(), heads[k]]) for k in range(2, len(heads))]
+    columns = [Column(head, width=max(width, 16)) for head, width in zip(heads[2:], narrow, strict=True)]
+    table = Table(Column(heads[0], no_wrap=True), Column(heads[1], ratio=1), *columns, expand=True)
+    for row in rows:
+        table.add_row(*row)
+    console = output()
+    console.print(table)
+    for _, name, why in missing:
+        console.print(f"left out: {name}: {why}", markup=False)
+
+
+def _row(entry: "Entry", by_need: bool) -> list[str]:
+    defaults = entry.describe()["options"].items()
+    options = ", ".join(f"{name} = {'–' if value is None else json.dumps(value)}" for name, value in defaults)
+    if not by_need:
+        return [entry.name, entry.summary, options, entry.kind]
+    given = [word for word in entry.asks if word not in ("n", "f", "rng")]
+    return [entry.name, entry.summary, options, entry.needs or "", ", ".join([*given, *entry.references])]

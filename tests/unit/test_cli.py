@@ -17,6 +17,7 @@ import tomli_w
 
 from fedpoison import __version__, cli
 from fedpoison.cli.list import KINDS
+from fedpoison.lookup import entries, left_out
 from fedpoison.records import RunFolder
 from fedpoison.sweep import load, parse_assignment
 
@@ -267,6 +268,8 @@ def test_list_as_json_tells_all_that_is_known(kind: str, call: Call) -> None:
     for entry in found:
         assert entry["kind"] in KINDS[kind]
         assert entry["name"].isidentifier()
+        if "left_out" in entry:
+            continue
         assert len(entry["summary"]) > 10
         assert isinstance(entry["options"], dict)
         if kind in ("aggregators", "preaggregators"):
@@ -280,12 +283,24 @@ def test_list_as_json_tells_all_that_is_known(kind: str, call: Call) -> None:
 
 def test_list_as_json_has_the_defaults_and_the_bounds(call: Call) -> None:
     rules = {entry["name"]: entry for entry in json.loads(call("list", "aggregators", "--json")[1])}
+    assert rules["monna"] == {"kind": "aggregator", "name": "monna", "left_out": left_out("aggregator")["monna"]}
     assert rules["krum"]["needs"] == "n > 2*f + 2"
     assert rules["mean"]["needs"] is None
     assert rules["trimmed_mean"]["kappa"] == "f/(n - 2*f)"
     assert rules["mean"]["kappa"] is None
     assert rules["centered_clipping"]["options"] == {"tau": 10.0, "iterations": 1}
     assert rules["multi_krum"]["options"] == {"m": None}
+
+
+def test_nothing_is_both_there_and_left_out() -> None:
+    for kind in ("aggregator", "preaggregator"):
+        assert not entries(kind).keys() & left_out(kind).keys()
+
+
+def test_the_readme_has_the_generated_tables(call: Call) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for kind in ("aggregators", "preaggregators"):
+        assert call("list", kind, "--markdown")[1] in readme, f"fedpoison list {kind} --markdown"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -298,6 +313,9 @@ def test_list_is_a_readable_table(kind: str, call: Call) -> None:
     assert all(heading in lines[1] for heading in ("name", "what it does", "options"))
     words = re.sub(r"[│\s]+", " ", out)
     for entry in found:
+        if "left_out" in entry:
+            assert f"left out: {entry['name']}: {entry['left_out']}" in lines
+            continue
         assert any(line.startswith(f"│ {entry['name']} ") for line in lines), entry["name"]
         assert entry["summary"].split()[0] in words
         for option in entry["options"]:
