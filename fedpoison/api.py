@@ -1,7 +1,9 @@
 """Single steps from anywhere: a notebook, a test, another framework's server."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -66,7 +68,7 @@ def aggregate(
     problems = defence.problems(n, f)
     if defence.trains_root and root_update is None:
         problems.append(f"{defence.wants_root} needs root_update")
-    if any("probe" in entry.asks for entry, _ in defence.steps) and probe is None:
+    if defence.probes and probe is None:
         problems.append(f"{defence.wants_root} needs probe")
     if problems:
         raise ValueError("; ".join(problems))
@@ -85,7 +87,7 @@ def aggregate(
         stream=Stream(seed, "defence", round),
         state=state or {},
         root_update=root_update,
-        layers=tuple(layers) or (Layer("all", slice(0, len(like)), (len(like),)),),
+        layers=_checked(layers, len(like)) if layers else (Layer("all", slice(0, len(like)), (len(like),)),),
         probe=probe,
     )
     with parallel.using(parallel.workers()):
@@ -153,6 +155,14 @@ def _step(kind: str, named: Named | Mapping[str, Any], options: Mapping[str, Any
         return _step(kind, table.pop("name"), table)
     entry = find(kind, named)
     return entry, entry.validate(options or {})
+
+
+def _checked(layers: Sequence[Layer], d: int) -> tuple[Layer, ...]:
+    ends = accumulate((math.prod(layer.shape) for layer in layers), initial=0)
+    wanted = [slice(start, end) for start, end in pairwise(ends)]
+    if [layer.columns for layer in layers] != wanted or wanted[-1].stop != d:
+        raise ValueError(f"layers must follow one another through all {d} columns: {list(layers)}")
+    return tuple(layers)
 
 
 def _most_common_row(updates: Tensor | Sequence[Tensor]) -> Tensor:

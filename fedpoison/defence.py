@@ -90,6 +90,11 @@ class Defence:
         """Whether some step asks for what training on the root set gives."""
         return any("root_update" in (*e.asks, *e.references) for e, _ in self.steps)
 
+    @cached_property
+    def probes(self) -> bool:
+        """Whether the rule tries models on the root set."""
+        return "probe" in self.rule[0].asks
+
     def problems(self, n: int, f: int) -> list[str]:
         """What the chain cannot take about n clients of which f are malicious, each with the bound it breaks."""
         found, merged = [], ""
@@ -105,6 +110,8 @@ class Defence:
                 found.append(f"{entry.name} asks who sent each row, and {merged} merges clients")
             if "base" in entry.asks:
                 found += self._base_problems(entry, options, n, f)
+            elif self.base and entry is self.rule[0]:
+                found.append(f"base = {self.base[0].name!r} is for rules built around another; {entry.name} is not")
             if entry.rows:
                 n, merged = entry.rows(n, **options), entry.name
         return found
@@ -116,7 +123,7 @@ class Defence:
         words = _NOT_OF_ROWS & {*inner.asks, *inner.references}
         if words:
             return [f"{entry.name} shows its base rows that no client sent, and {inner.name} asks for {min(words)}"]
-        rows = entry.base_rows(n, **options) if entry.base_rows else n
+        rows = entry.base_rows(n, f, **options) if entry.base_rows else n
         broken = inner.requirement(rows, f, inner_options)
         return [f"in {entry.name}: {broken}"] if broken else []
 
@@ -138,6 +145,8 @@ class Defence:
         problems = self.problems(n, f) if n else ["no update is left"]
         if self.trains_root and (situation.root_update is None or not situation.root_update.isfinite().all()):
             problems.append(f"{self.wants_root} needs a root update, and there is none that is finite")
+        if self.probes and situation.probe is None:
+            problems.append(f"{self.wants_root} needs a probe of the root set, and there is none")
         if problems:
             return _skip(situation, norms, events, "; ".join(problems))
         if isinstance(updates, Tensor) and not screened:
@@ -194,8 +203,8 @@ class Defence:
                 f"{entry.name} must return {size} weights that sum to 1: {tuple(result.shape)}, {total:.6g}"
             )
         update, weights = rows.combine(result, entry.references)
-        if noise:
-            update += noise * torch.randn(len(update), generator=rng, dtype=update.dtype)
+        if noise:  # drawn in float64, so that both precisions get the same
+            update += (noise * torch.randn(len(update), generator=rng, dtype=torch.float64)).to(update.dtype)
         flagged = result[: rows.count] == 0 if decided else None
         return Verdict(update, weights=weights, flagged=flagged, state=state)
 

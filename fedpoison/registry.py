@@ -234,8 +234,8 @@ def aggregator(
     `needs`: the condition on n, f and options, such as "n > 2*f + 2"; several are parted by "; ".
     `coordinatewise`: the rule may be shown any block of columns. `decides`: a client with weight 0 counts as flagged.
     `references`: rows that follow the clients' in `gram` and `squared_distances`, of "origin", "previous",
-    "root_update" and "zero_model" (minus the parameters). `base_rows(n, **options)`: how many rows a rule that asks
-    for `base` gives it, if not n.
+    "root_update" and "zero_model" (minus the parameters). `base_rows(n, f, **options)`: the fewest rows with f
+    malicious ones that a rule which asks for `base` gives it, if not n.
     `kappa`: the κ at which it is (f, κ)-robust wherever n > 2f and its needs hold, of n, f and options, such as
     "f/(n - 2*f)"; `kappa_source`: who says so.
     `claims`: what `fedpoison check` holds it to, of permutation, unanimity, translation, scale, rotation.

@@ -202,15 +202,6 @@ class DefenceConfig(Section):
     aggregator: a("aggregator") = Field("mean", validate_default=True)
     base: maybe_a("aggregator") = None
 
-    @model_validator(mode="after")
-    def _base_where_it_is_asked_for(self) -> "DefenceConfig":
-        asked = "base" in self.aggregator.entry.asks
-        if self.base and not asked:
-            raise ValueError(
-                f"base = {self.base.label!r} is for rules built around another; {self.aggregator.name} is not"
-            )
-        return self
-
     @property
     def chain(self) -> Defence:
         """The chain that the steps make."""

@@ -412,7 +412,7 @@ def test_the_help_of_a_command_has_examples_and_its_parameters(command: str, cal
     assert f"Usage: fedpoison {command}" in text
     assert "Examples:" in text
     assert text.count(f"fedpoison {command} ") >= 3
-    assert "Exit codes: 0 done, 1 a run failed, 2 the input is wrong, 130 interrupted." in text
+    assert "Exit codes: 0 done, 1 a run failed or a contract is broken, 2 the input is wrong, 130 interrupted." in text
 
 
 @pytest.mark.parametrize("command", COMMANDS)
