@@ -97,6 +97,18 @@ def drawn(seed: int, n: int, d: int) -> Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def _layers(d: int) -> tuple[Layer, ...]:
+    """A vector, and an output layer of as many classes and features as fit behind it, with its bias."""
+    classes = next((c for c in (4, 3, 2) if c * c <= d), 1)
+    features = max(1, min(3, d // classes - 1))
+    bias = classes if d > classes * features else 0
+    first = max(0, d - classes * features - bias)
+    ends = [0, first, first + classes * features, d]
+    shapes = [(first,), (classes, features), (bias,)]
+    named = zip(("hidden", "weight", "bias"), map(slice, ends, ends[1:]), shapes, strict=False)
+    return tuple(Layer(*each) for each in named if each[1].stop > each[1].start)
+
+
 def _distance_from(root: Tensor) -> Probe:
     """A loss and an error rate that are least at the root update, for rules that try updates on samples."""
 
@@ -183,7 +195,7 @@ class Subject:
             stream=Stream(case.seed, "defence", 1),
             state={},
             root_update=case.root_update,
-            layers=(Layer("all", slice(0, len(nothing)), (len(nothing),)),),
+            layers=_layers(len(nothing)),
             probe=None if case.root_update is None else _distance_from(case.root_update),
         )
 
