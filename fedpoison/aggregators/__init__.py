@@ -10,10 +10,10 @@ from fedpoison.aggregators import foundationfl as foundationfl
 from fedpoison.aggregators import gas as gas
 from fedpoison.aggregators import geometric_median as geometric_median
 from fedpoison.aggregators import krum as krum
-from fedpoison.aggregators import left_out as left_out
-from fedpoison.aggregators import mda as mda
 from fedpoison.aggregators import lasa as lasa
+from fedpoison.aggregators import left_out as left_out
 from fedpoison.aggregators import lfighter as lfighter
+from fedpoison.aggregators import mda as mda
 from fedpoison.aggregators import meamed as meamed
 from fedpoison.aggregators import mean as mean
 from fedpoison.aggregators import median as median
