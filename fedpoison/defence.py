@@ -36,7 +36,7 @@ from fedpoison.vocabulary import REFERENCES
 _NOT_OF_ROWS = {"client_ids", "state", "params", "previous", "root_update", "zero_model", "layers", "base", "probe"}
 """What a rule cannot ask for when it is another's base: its rows may be parts of updates, or made up."""
 _UNIT = 1e-6
-"""How far the sum of weights may be from 1."""
+"""How far the sum of weights may be from 1, relative to the sum of their sizes if that is more."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,8 @@ class Defence:
         noise = result.deviation if isinstance(result, Noisy) else 0.0
         result = result.weights if isinstance(result, Noisy) else result
         size, total = rows.count + len(entry.references), float(result.double().sum())
-        if result.shape != (size,) or abs(total - 1) > _UNIT:
+        rounding = _UNIT * max(1.0, float(result.double().abs().sum()))  # scaling up tiny rows takes huge weights
+        if result.shape != (size,) or abs(total - 1) > rounding:
             raise ValueError(
                 f"{entry.name} must return {size} weights that sum to 1: {tuple(result.shape)}, {total:.6g}"
             )

@@ -1,12 +1,17 @@
 """Aggregation rules, one file a paper."""
 
+from fedpoison.aggregators import alignins as alignins
 from fedpoison.aggregators import bulyan as bulyan
 from fedpoison.aggregators import caf as caf
 from fedpoison.aggregators import centered_clipping as centered_clipping
 from fedpoison.aggregators import cge as cge
+from fedpoison.aggregators import clipped_clustering as clipped_clustering
 from fedpoison.aggregators import dnc as dnc
 from fedpoison.aggregators import flame as flame
+from fedpoison.aggregators import fltrust as fltrust
+from fedpoison.aggregators import foolsgold as foolsgold
 from fedpoison.aggregators import foundationfl as foundationfl
+from fedpoison.aggregators import freqfed as freqfed
 from fedpoison.aggregators import gas as gas
 from fedpoison.aggregators import geometric_median as geometric_median
 from fedpoison.aggregators import krum as krum
@@ -19,6 +24,7 @@ from fedpoison.aggregators import mean as mean
 from fedpoison.aggregators import median as median
 from fedpoison.aggregators import norm_clipping as norm_clipping
 from fedpoison.aggregators import rejection as rejection
+from fedpoison.aggregators import signguard as signguard
 from fedpoison.aggregators import signs as signs
 from fedpoison.aggregators import smea as smea
 from fedpoison.aggregators import trimmed_mean as trimmed_mean

@@ -323,6 +323,8 @@ class CutError(Exception):
 ROUNDS = 4
 MEMORIES = {
     "centered_clipping": {"pre": ["nnm"], "aggregator": {"name": "centered_clipping", "tau": 0.2}},
+    "a row a client": {"aggregator": {"name": "foolsgold", "combine": "average"}},
+    "all norms": {"aggregator": "clipped_clustering"},
     "a user's": {"aggregator": "rules.py:momentum"},
 }
 
