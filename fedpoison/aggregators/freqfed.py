@@ -6,7 +6,7 @@ from torch import Tensor
 from fedpoison.linalg.angles import cosines
 from fedpoison.parallel import in_parallel
 from fedpoison.registry import aggregator
-from fedpoison.types import Count, Params, Share, Updates, Weights
+from fedpoison.types import Count, Layer, Params, Share, Updates, Weights
 
 
 @aggregator(
@@ -17,32 +17,47 @@ from fedpoison.types import Count, Params, Share, Updates, Weights
     decides=True,
     claims=("permutation", "unanimity"),
 )
-def freqfed(updates: Updates, params: Params, *, share: Share = 0.5, min_cluster_size: Count | None = None) -> Weights:
+def freqfed(
+    updates: Updates,
+    params: Params,
+    layers: tuple[Layer, ...],
+    *,
+    share: Share = 0.5,
+    min_cluster_size: Count | None = None,
+) -> Weights:
     """Average the largest cluster of models, clustered by the cosine distances of their low frequencies.
 
     Fereidooni et al. 2024: the weights of each client's model (not its update) are transformed by a discrete cosine
-    transform (DCT-II), the low frequencies are kept, HDBSCAN clusters them by cosine distance. The paper takes a
-    matrix V and keeps k + l ≤ |V|/2; a rule does not see the layers' shapes, so here the transform is along the whole
-    parameter vector and keeps the first `share` of it. What HDBSCAN is told is not known: a cluster is a majority
-    unless given, single ones are allowed, one neighbour makes a core point. So a round without attackers loses up to
-    half of the clients. If there is no cluster, everybody counts. Lengths of updates are not looked at.
+    transform (DCT-II), layer by layer as matrices V, of which k + l ≤ |V|/2 is kept; HDBSCAN clusters all that is kept
+    by cosine distance. What |V| is where V is not square is not known: here a layer of h × w keeps k/h + l/w ≤ `share`
+    (a filter's taps are a row, a bias is one row). Nor is what HDBSCAN is told: a cluster is a majority unless
+    given, a single one is allowed, one neighbour makes a core point. So a round without attackers loses up to half of
+    the clients. If there is no cluster, everybody counts. Lengths of updates are not looked at.
     """
     n = len(updates)
-    kept = _largest_cluster(1 - cosines(low_frequencies(updates, params, share)), min_cluster_size or n // 2 + 1)
+    features = low_frequencies(updates, params, layers, share)
+    kept = _largest_cluster(1 - cosines(features), min_cluster_size or n // 2 + 1)
     return kept.double() / kept.sum()
 
 
-def low_frequencies(updates: Updates, params: Params, share: float) -> Tensor:
-    """The first coefficients of each client's model, index 0 to ⌊share · d⌋ [n, k], float64."""
-    from scipy.fft import dct  # slow to import
+def low_frequencies(updates: Updates, params: Params, layers: tuple[Layer, ...], share: float) -> Tensor:
+    """The coefficients of each client's model that are kept, in float64 [n, k]."""
+    from scipy.fft import dctn  # slow to import
 
-    model = params.double()
-    count = min(len(model), int(share * len(model)) + 1)
+    shapes = [(layer.shape[0] if len(layer.shape) > 1 else 1, -1) for layer in layers]
 
     def one(row: Tensor) -> Tensor:
-        return torch.from_numpy(dct((model + row.double()).numpy(), norm="ortho")[:count])
+        model = params.double() + row.double()
+        matrices = [model[layer.columns].reshape(shape).numpy() for layer, shape in zip(layers, shapes, strict=True)]
+        spectra = (torch.from_numpy(dctn(matrix, norm="ortho")) for matrix in matrices)
+        return torch.cat([spectrum[_is_low(spectrum.shape, share)] for spectrum in spectra])
 
     return torch.stack(list(in_parallel(one, updates.unbind())))
+
+
+def _is_low(shape: torch.Size, share: float) -> Tensor:
+    h, w = shape
+    return torch.arange(h).unsqueeze(1) * w + torch.arange(w) * h <= share * h * w
 
 
 def _largest_cluster(distances: Tensor, smallest: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedpoison import aggregate
 from fedpoison.seeding import Stream
+from fedpoison.types import Layer
 
 seeds = settings(derandomize=True, deadline=None, max_examples=10)
 SIZES = (1, 2, 3, 4, 7, 12)
@@ -257,13 +258,18 @@ def test_alignins_by_hand() -> None:
 # ---- FreqFed
 
 
-def low_frequencies_by_definition(point: Row, share: float) -> Row:
-    d = len(point)
+def low_frequencies_by_definition(matrix: list[Row], share: float) -> Row:
+    """The two-dimensional DCT-II of an h × w matrix, orthonormal, where k/h + l/w is at most `share`."""
+    h, w = len(matrix), len(matrix[0])
     result = []
-    for k in range(min(d, int(share * d) + 1)):
-        angles = (math.pi * k * (2 * j + 1) / (2 * d) for j in range(d))
-        value = math.fsum(x * math.cos(angle) for x, angle in zip(point, angles, strict=True))
-        result.append(value * math.sqrt((2 if k else 1) / d))
+    for k, l in itertools.product(range(h), range(w)):  # noqa: E741
+        if k * w + l * h <= share * h * w:
+            terms = (
+                x * math.cos(math.pi * k * (2 * a + 1) / (2 * h)) * math.cos(math.pi * l * (2 * b + 1) / (2 * w))
+                for a, row in enumerate(matrix)
+                for b, x in enumerate(row)
+            )
+            result.append(math.fsum(terms) * math.sqrt((2 if k else 1) / h) * math.sqrt((2 if l else 1) / w))
     return result
 
 
@@ -286,14 +292,16 @@ def first_majority(features: list[Row]) -> list[int]:
 @given(seed=st.integers(0, 999))
 @seeds
 def test_freqfed_equals_its_definition(n: int, share: float, seed: int) -> None:
-    matrix, params = rows(n, seed=seed), 3 * rows(2, seed=seed + 1000)[0]
-    features = [low_frequencies_by_definition(point, share) for point in (matrix + params).tolist()]
-    verdict = aggregate("freqfed", matrix, params=params, share=share)
-    if share:  # one number alone has no direction
-        kept = first_majority(features)
-        assert set(flagged(verdict)) == set(range(n)) - set(kept)
-        assert torch.allclose(verdict.update, matrix[kept].mean(dim=0))
-    assert verdict.update.isfinite().all()
+    matrix, params = rows(n, 29, seed=seed), 3 * rows(2, 29, seed=seed + 1000)[0]
+    layers = [Layer("a", slice(0, 12), (2, 3, 2)), Layer("b", slice(12, 17), (5,)), Layer("c", slice(17, 29), (4, 3))]
+    features = []
+    for model in (matrix + params).tolist():
+        shaped = [[model[0:6], model[6:12]], [model[12:17]], [model[k : k + 3] for k in range(17, 29, 3)]]
+        features.append([x for part in shaped for x in low_frequencies_by_definition(part, share)])
+    verdict = aggregate("freqfed", matrix, params=params, layers=layers, share=share)
+    kept = first_majority(features)
+    assert set(flagged(verdict)) == set(range(n)) - set(kept)
+    assert torch.allclose(verdict.update, matrix[kept].mean(dim=0))
 
 
 def test_freqfed_takes_the_largest_cluster_and_everybody_where_there_is_none() -> None:

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from fedpoison import Verdict, aggregate, craft
+from fedpoison.config import parse
+from fedpoison.round import play
+from fedpoison.simulation import build
 
 RULES = ("fltrust", "foolsgold", "signguard", "clipped_clustering", "alignins", "freqfed")
 
@@ -348,3 +351,25 @@ def test_any_finite_rows_give_the_same_finite_aggregate_twice(rule: str, n: int,
             assert torch.equal(first.update, again.update)
             later = call(state=first.state, previous=first.update)
             assert not later.skipped, later.events
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_run_with_changing_cohorts_takes_each_rule(rule: str) -> None:
+    world, state = build(
+        parse(
+            {
+                "name": "t",
+                "rounds": 3,
+                "data": {"name": "digits", "root": {"samples": 30}},
+                "model": "mlp",
+                "clients": {"count": 9, "per_round": 6, "local": {"steps": 3}},
+                "threat": {"malicious": 2, "update": "sign_flip"},
+                "defence": {"aggregator": rule},
+            }
+        )
+    )
+    for _ in range(3):
+        state, record = play(state, world)
+        assert not record["skipped"], record["events"]
+        assert all(isinstance(tensor, Tensor) for tensor in state.defence.values())
+    assert state.params.isfinite().all()
