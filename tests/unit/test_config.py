@@ -178,7 +178,7 @@ BAD = [
     ("threat.schedule.until", 2, "threat.schedule.until: there is no such key"),
     ("threat.malicous", 2, "threat.malicous: there is no such key"),
     ("defence.aggregators", "mean", "defence.aggregators: there is no such key"),
-    ("defence.aggregator", "crum", "'crum'; did you mean 'krum'? the aggregators are bulyan, "),
+    ("defence.aggregator", "crum", "'crum'; did you mean 'krum'? the aggregators are "),
     ("defence.aggregator", {"tau": 1.0}, "a name is needed, or a table with one"),
     ("defence.aggregator", {"name": "krum", "m": 1}, "krum has no option 'm'; it has no options"),
     ("defence.pre", ["nmn"], "'nmn'; did you mean 'nnm'? the preaggregators are bucketing, clipping, nnm"),
