@@ -21,6 +21,7 @@ _ROUNDING = 1e-12
     decides=True,
     references=("origin",),
     claims=("permutation", "unanimity"),
+    withstands="nothing",
 )
 def alignins(
     updates: Updates,

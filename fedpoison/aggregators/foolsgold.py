@@ -20,6 +20,7 @@ _ROUNDING = 1e-12
     evidence="tests/unit/test_detection_rules.py::test_foolsgold_equals_its_definition",
     references=("origin",),
     claims=("permutation",),
+    withstands="nothing",
 )
 def foolsgold(
     updates: Updates,

@@ -16,6 +16,7 @@ from fedpoison.types import Count, Layer, Params, Share, Updates, Weights
     needs="min_cluster_size is None or 2 <= min_cluster_size <= n",
     decides=True,
     claims=("permutation", "unanimity"),
+    withstands="nothing",
 )
 def freqfed(
     updates: Updates,

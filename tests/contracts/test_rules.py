@@ -109,6 +109,9 @@ OTHERWISE: list[tuple[str, dict[str, Any], set[str]]] = [
     ("multi_krum", {"m": 3}, set()),
     ("bulyan", {"variant": "one_shot"}, set()),
     ("rlr", {"threshold": 4}, set()),
+    ("foolsgold", {"combine": "average"}, set()),
+    ("signguard", {"variant": "sim"}, set()),
+    ("signguard", {"variant": "dist"}, set()),
     ("centered_clipping", {"iterations": 3, "tau": 1.0}, set()),
     ("geometric_median", {"iterations": 3}, {"bounded"}),  # it starts at the mean, and has not come far in three steps
 ]

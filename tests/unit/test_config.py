@@ -245,7 +245,7 @@ def test_every_wrong_option_of_a_component_is_named() -> None:
 
 def test_an_unknown_name_lists_the_choices() -> None:
     problem = the_problem(defence={"aggregator": "zzz"})
-    assert "there is no aggregator 'zzz'; the aggregators are bulyan, centered_clipping, cge, " in problem
+    assert "there is no aggregator 'zzz'; the aggregators are alignins, " in problem
     assert "did you mean" not in problem
 
 

@@ -18,6 +18,7 @@ from fedpoison.types import (
     ClientIds,
     Event,
     Gram,
+    Layer,
     Mixing,
     Norms,
     Params,
@@ -47,6 +48,7 @@ def defend(defence: Defence, updates: Tensor | Sequence[Tensor], f: int = 0, **k
         "previous": torch.zeros(D),
         "stream": Stream(0, "defence", 1),
         "state": {},
+        "layers": (Layer("all", slice(0, D), (D,)),),
     }
     return defence(updates, Situation(f=f, **{**situation, **known}))
 

@@ -648,6 +648,7 @@ def test_no_update_stops_a_run(rule: str, users: Path) -> None:
     experiment = toml(
         users,
         evaluate_every=2,
+        data={"name": "digits", "root": {"samples": 20}},  # FLTrust needs some
         clients={"count": 11, "local": {"steps": 2, "batch_size": 16}},  # as many as Bulyan needs
         threat={"malicious": 2, "update": "attacks.py:send", "schedule": {"start": 2}},
         defence={"aggregator": rule},
