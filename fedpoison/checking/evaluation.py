@@ -76,7 +76,7 @@ def _aggregate(subject: Subject, case: Case) -> Tensor:
     if subject.entry.returns == "update":
         return result
     drawn = supply.get("rng") or subject.situation(case).stream.torch()
-    added = noise * torch.randn(case.shape[1], generator=drawn, dtype=case.updates.dtype) if noise else 0.0
+    added = noise * torch.randn(case.shape[1], generator=drawn, dtype=torch.float64) if noise else 0.0
     return result.double() @ _with_references(subject, case) + added
 
 
