@@ -84,6 +84,16 @@ def test_mda_searches_where_every_pair_that_is_far_looks_alike() -> None:
         assert (distances[chosen][:, chosen].max() == 1) == near
 
 
+def test_mda_keeps_the_row_that_is_far_from_most_where_that_is_right() -> None:
+    # Row 0 is far from rows 1 to 4, rows 5 to 8 from three of those each: the five are near each other, the four may go.
+    distances = torch.ones(9, 9, dtype=torch.float64).fill_diagonal_(0)
+    for row in (0, 5, 6, 7, 8):
+        for other in range(1, 5):
+            if other != row - 4:
+                distances[row, other] = distances[other, row] = 4.0
+    assert mda(distances, 4).nonzero().flatten().tolist() == [0, 5, 6, 7, 8] == mda_by_definition(distances, 4)
+
+
 def test_mda_by_hand() -> None:
     line = torch.tensor([[10.0], [0.0], [2.0], [1.0]])
     assert aggregate("mda", line, f=1).update.tolist() == [1.0]
