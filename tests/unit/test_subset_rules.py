@@ -85,7 +85,7 @@ def test_mda_searches_where_every_pair_that_is_far_looks_alike() -> None:
 
 
 def test_mda_keeps_the_row_that_is_far_from_most_where_that_is_right() -> None:
-    # Row 0 is far from rows 1 to 4, rows 5 to 8 from three of those each: the five are near each other, the four may go.
+    # Row 0 is far from rows 1 to 4, each of rows 5 to 8 from three of those: these five are near, those four may go.
     distances = torch.ones(9, 9, dtype=torch.float64).fill_diagonal_(0)
     for row in (0, 5, 6, 7, 8):
         for other in range(1, 5):
@@ -232,7 +232,8 @@ def test_caf_equals_its_definition(n: int, f: int, seed: int) -> None:
 
 
 def test_caf_by_hand() -> None:
-    # Mean 2, variance 10, τ = (4, 1, 1, 1, 25)… about the row at 7; it is out, the others keep 21/25 and 24/25.
+    # About the mean, 2, τ = 4, 1, 1, 1, 25: the last row is out, the others keep 21/25 and 24/25. Of these 3.72 more
+    # than 3 is left, so their mean counts, and its variance is smaller; after that turn less than 3 is left.
     line = torch.tensor([[0.0], [1.0], [1.0], [1.0], [7.0]])
     weights = aggregate("caf", line, f=1).weights
     assert weights is not None
@@ -240,11 +241,11 @@ def test_caf_by_hand() -> None:
 
 
 def test_caf_keeps_the_tightest_mean_not_the_last() -> None:
-    # Only in the first turn do all rows count; what is left after it spreads as much along another direction.
+    # Variances 18/7 and 16/7; without the first two rows 16/5, so that the second turn's mean is not better.
     cross = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 2.0], [0.0, -2.0], [0.0, 2.0], [0.0, -2.0], [0.0, 0.0]])
     weights = aggregate("caf", cross, f=2).weights
     assert weights is not None
-    assert weights.tolist() == pytest.approx(caf_by_definition(cross, 2))
+    assert weights.tolist() == pytest.approx([1 / 7] * 7)
 
 
 @pytest.mark.parametrize("large", [10.0, 1e6, 1e30])
