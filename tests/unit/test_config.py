@@ -181,7 +181,7 @@ BAD = [
     ("defence.aggregator", "crum", "'crum'; did you mean 'krum'? the aggregators are "),
     ("defence.aggregator", {"tau": 1.0}, "a name is needed, or a table with one"),
     ("defence.aggregator", {"name": "krum", "m": 1}, "krum has no option 'm'; it has no options"),
-    ("defence.pre", ["nmn"], "'nmn'; did you mean 'nnm'? the preaggregators are bucketing, clipping, nnm"),
+    ("defence.pre", ["nmn"], "'nmn'; did you mean 'nnm'? the preaggregators are arc, bucketing, "),
     ("defence.pre", "nnm", "defence.pre"),
     ("engine", "bached", "'bached'; did you mean 'batched'? the engines are batched, ray, sequential"),
     ("engine", {"name": "batched", "stack": 1.5}, "batched.stack = 1.5"),
