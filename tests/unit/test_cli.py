@@ -22,7 +22,7 @@ from fedpoison.records import RunFolder
 from fedpoison.sweep import load, parse_assignment
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("run", "list", "show", "plot")
+COMMANDS = ("run", "list", "show", "plot", "check")
 Call = Callable[..., tuple[int, str, str]]
 
 RULE = '''
