@@ -17,7 +17,7 @@ ENUMERATED = 1000
 HONEST = ("gaussian", "shifted", "small", "ties", "clusters")
 """The kinds of inputs that attacks are shown."""
 PATIENCE = 5
-"""Seconds; what ends here ends in less than one."""
+"""Seconds of this process's own time; what ends here ends in less than one."""
 
 Function = Callable[[Tensor, int], object]
 """Of rows [n, d], which it may spoil, and f."""
@@ -29,7 +29,7 @@ def few_subsets(n: int, f: int) -> bool:
 
 
 def give_up(*_: object) -> None:
-    """What the alarm does."""
+    """What happens when patience is at an end."""
     raise TimeoutError("it does not end")
 
 
@@ -41,7 +41,7 @@ def record(
     `enumerating`: functions that try every subset. `only`: the kinds of inputs a function is run on, if not all.
     """
     torch.set_num_threads(1)
-    signal.signal(signal.SIGALRM, give_up)
+    signal.signal(signal.SIGPROF, give_up)
     results: dict[str, Tensor] = {}
     errors: dict[str, str] = {}
     for name, rows in load_file(GOLDEN / "inputs.safetensors").items():
@@ -52,7 +52,7 @@ def record(
             if kind not in only.get(function, (kind,)):
                 continue
             torch.manual_seed(0)
-            signal.alarm(PATIENCE)
+            signal.setitimer(signal.ITIMER_PROF, PATIENCE)
             try:
                 result = call(rows.clone(), int(f))
                 if isinstance(result, list):
@@ -63,7 +63,7 @@ def record(
             except Exception as error:
                 errors[f"{function}/{name}"] = f"{type(error).__name__}: {error}"[:100]
             finally:
-                signal.alarm(0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
     told = {
         "version": version(library),
         "torch": torch.__version__.split("+")[0],

@@ -721,7 +721,7 @@ def steps() -> list[Comparison]:
 def attacks() -> list[Comparison]:
     mean_of = attack("sign_flip", own=lambda rows: rows.mean(dim=0))
     convention = "a convention: ours subtracts, with the deviation of all (n)"
-    in_print = "ours, (n − f − s)/(n − f), gives published values; krum's docstring names the paper's Algorithm 3 for the other"
+    in_print = "ours, (n − f − s)/(n − f), gives published values; krum's docstring cites the paper for the other"
     elsewhere = (
         "clusters-10-2 clusters-11-2 clusters-25-5 gaussian-5-2 gaussian-7-2 gaussian-10-2 gaussian-11-2 gaussian-25-5 "
         "shifted-10-2 shifted-11-2 shifted-25-5 shifted-26-5 small-10-2 small-11-2 ties-10-2 ties-11-2"

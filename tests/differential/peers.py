@@ -117,6 +117,7 @@ def close(result: Tensor, expected: Tensor, rows: Tensor) -> bool:
     return bool(((result.double() - expected.double()).abs() <= within).all())
 
 
+@cache
 def outcomes(comparison: Comparison) -> dict[str, bool]:
     """For each input whether both give the same; what both refuse is left out."""
     theirs, found = library(comparison.library), {}

@@ -11,7 +11,7 @@ REGISTERED = [comparison for comparison in COMPARISONS if comparison.registered]
 
 
 def named(comparison: Comparison) -> str:
-    return f"{comparison.library}-{comparison.function}-{comparison.options or comparison.rule}"
+    return f"{comparison.library}-{comparison.function}"
 
 
 @pytest.mark.parametrize("comparison", REGISTERED, ids=named)
