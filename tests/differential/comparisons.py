@@ -176,6 +176,13 @@ def gives_no_numbers(theirs: Library, function: str, name: str) -> bool:
     return not gives_finite(theirs, function, name)
 
 
+def passes_that_row_on(theirs: Library, function: str, name: str) -> bool:
+    """That row alone is still not finite."""
+    result = theirs.result(function, name)
+    bad = ~inputs()[name].isfinite().all(dim=1)
+    return result is not None and torch.equal(~result.isfinite().all(dim=1), bad)
+
+
 def moves_otherwise(theirs: Library, function: str, name: str) -> bool:
     """The same rows about the origin, exactly, give another choice than the rows far from it."""
     back = name.replace("shifted", "back")
@@ -671,10 +678,11 @@ def others() -> list[Comparison]:
 
 def steps() -> list[Comparison]:
     nnm, clipping, arc = step("nnm"), step("clipping", threshold=2.0), step("arc")
-    kept = (spoilt(), overflow("that row becomes zero, not one of the greatest length allowed"))
     unit = step("bucketing", s=2)
+    passed_on = Difference("nan-* inf-*", "a row with NaN or Inf is passed on", ASIDE, passes_that_row_on)
     instead = "in the place of a row with NaN or Inf an average of others comes out"
     replaced = Difference("nan-7-1 inf-*", instead, ASIDE, gives_finite)
+    kept = (passed_on, overflow("that row becomes zero, not one of the greatest length allowed"))
     return [
         Comparison(
             "byzfl",
