@@ -1,4 +1,4 @@
-"""Seconds a round of local training and averaging: fedpoison, a plain loop and Flower on Ray, on the same work in turn.
+"""Seconds a round of local training and averaging: fedpoison and others on the same work in turn.
 
 Every contender trains the same clients from the same weights on the same batches, so their final models must agree;
 that is checked. Each is a process of its own; the first round, with its imports and warm-up, is told apart. CPU seconds
@@ -7,18 +7,29 @@ are those of all processes of a contender.
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
+from turns import (
+    OURS,
+    Bar,
+    Failed,
+    Program,
+    announce,
+    arguments,
+    console,
+    draw,
+    measured_peak,
+    print_bars,
+    ratio,
+    write,
+)
 
 from fedpoison.lookup import find
 from fedpoison.models.vector import flatten
@@ -26,42 +37,51 @@ from fedpoison.parallel import available_cores
 from fedpoison.seeding import Stream
 from fedpoison.training import Local, batches
 
-CONTENDERS = Path(__file__).parent / "contenders"
+PROGRAMS = {
+    OURS: Program("training/fedpoison.py"),
+    "plain": Program("training/plain.py"),
+    "flower": Program("training/flower.py"),
+    "pfl": Program("training/pfl.py", "pfl"),
+    "byzfl": Program("training/byzfl.py", "byzfl"),
+    "blazefl": Program("training/blazefl.py", "blazefl", ("1",)),
+    "blazefl-threads": Program("training/blazefl.py", "blazefl", (str(available_cores()),)),
+}
 SHAPE, CLASSES = (1, 28, 28), 10
+AGREE = 1e-3
+"""How far a parameter of the final model may be from ours."""
+
+Summary = dict[str, dict[str, Any]]
 
 
 def main() -> int:
     """Let the contenders take turns and print what they took; exit code 1 if their models differ."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--net", choices=("mlp", "cnn"), default="mlp")
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--samples", type=int, default=600, help="of each client")
     parser.add_argument("--steps", type=int, help="steps a round instead of an epoch")
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=2, help="how often each contender has its turn")
-    parser.add_argument("--contenders", nargs="+", default=["fedpoison", "plain", "flower"])
-    parser.add_argument("--json", type=Path, help="where the figures are written as well")
+    parser.add_argument("--contenders", nargs="+", default=list(PROGRAMS), choices=list(PROGRAMS))
     given = parser.parse_args()
+    names = [OURS, *(name for name in given.contenders if name != OURS)]
     local = Local(batch_size=32, lr=0.05, **({"steps": given.steps} if given.steps else {"epochs": 1}))
-    results: dict[str, list[dict[str, object]]] = {name: [] for name in given.contenders}
+    peak = measured_peak()
     with tempfile.TemporaryDirectory() as folder:
         flops = write_work(Path(folder), given, local)
-        peak = measured_peak()
-        for turn in range(given.repeats):
-            for name in given.contenders:
-                print(f"turn {turn + 1} of {given.repeats}: {name} ...", file=sys.stderr, flush=True)
-                results[name].append(run(name, Path(folder)))
-        agreement = differences(Path(folder), given.contenders)
-    figures = {name: summary(turns) for name, turns in results.items()}
-    shown = {"options": {**vars(given), "json": None}, "peak_gflops": peak / 1e9, "gflop_a_round": flops / 1e9}
-    show(given, figures, agreement, flops, peak)
-    if given.json:
-        report = {**shown, "cores": available_cores(), "contenders": figures, "largest_difference": agreement}
-        given.json.write_text(json.dumps(report, indent=1))
-    wrong = [name for name, difference in agreement.items() if not difference < 1e-3]
+        turns, why, models = take_turns(names, Path(folder), given.repeats)
+    found = {name: summary(turns[name]) for name in names if turns[name]}
+    for name in found:
+        found[name]["largest_difference"] = float(np.abs(models[name] - models[OURS]).max())
+    bars = bars_of(found, given, flops / peak)
+    show(found, why, given, flops, peak)
+    print_bars(bars)
+    figures = {"peak_gflops": peak / 1e9, "gflop_a_round": flops / 1e9, "contenders": found, "failed": why}
+    write(f"training-{given.net}{f'-steps{given.steps}' if given.steps else ''}", given, figures, bars)
+    draw("training", given)
+    wrong = [name for name, row in found.items() if not row["largest_difference"] < AGREE]
     for name in wrong:
-        print(f"{name}'s final model differs from fedpoison's by {agreement[name]:.2g}", file=sys.stderr)
-    return 1 if wrong else 0
+        announce(f"{name}'s final model differs from fedpoison's by {found[name]['largest_difference']:.2g}")
+    return 1 if wrong or OURS not in found else 0
 
 
 def write_work(folder: Path, given: argparse.Namespace, local: Local) -> float:
@@ -102,75 +122,88 @@ def multiplications(net: torch.nn.Module) -> int:
     return total
 
 
-def measured_peak() -> float:
-    """Operations a second of large products, a thread a core, each with one intra-op thread."""
-    size, cores = 1536, available_cores()
-    torch.set_num_threads(1)
-    pairs = [(torch.randn(size, size), torch.randn(size, size), torch.empty(size, size)) for _ in range(cores)]
-
-    def work(core: int) -> None:
-        left, right, out = pairs[core]
-        for _ in range(5):
-            torch.mm(left, right, out=out)
-
-    best = 0.0
-    with ThreadPoolExecutor(cores) as pool:
-        for _ in range(4):
-            began = time.perf_counter()
-            list(pool.map(work, range(cores)))
-            best = max(best, 2 * size**3 * 5 * cores / (time.perf_counter() - began))
-    return best
-
-
-def run(name: str, folder: Path) -> dict[str, object]:
-    """One turn of a contender: wall and CPU seconds of each round, and when the first ended after the start."""
-    began = time.time()
-    command = [sys.executable, str(CONTENDERS / f"{name}.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    report = folder / f"{name}.json"
-    if done.returncode or not report.exists():
-        raise SystemExit(f"{name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    measured = json.loads(report.read_text())
-    return {**measured, "first_round_after": measured["ended"][0] - began}
+def take_turns(
+    names: list[str], folder: Path, repeats: int
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str], dict[str, np.ndarray]]:
+    """Each contender's turns, why one that failed did, and the final models; who failed once is not asked again."""
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    why: dict[str, str] = {}
+    models = {}
+    for turn in range(repeats):
+        for name in names:
+            if name in why:
+                continue
+            announce(f"turn {turn + 1} of {repeats}: {name} ...")
+            try:
+                turns[name].append(PROGRAMS[name].run(folder))
+            except Failed as reason:
+                why[name] = str(reason)
+                announce(f"{name}: {reason}")
+            else:
+                models[name] = np.load(folder / "result.npy")
+    return turns, why, models
 
 
-def summary(turns: list[dict[str, object]]) -> dict[str, float]:
+def summary(turns: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians over the rounds after the first of all turns."""
     walls, cpus = [], []
     for turn in turns:
         walls += np.diff(turn["ended"]).tolist()
         cpus += np.diff(turn["cpu"]).tolist()
-    first = median(turn["first_round_after"] for turn in turns)
-    return {"seconds": median(walls), "cpu_seconds": median(cpus), "first_round_after": first}
+    first = median(turn["ended"][0] - turn["began"] for turn in turns)
+    return {
+        "seconds": median(walls),
+        "cpu_seconds": median(cpus),
+        "first_round_after": first,
+        "uses": turns[-1]["uses"],
+        "rounds": {"seconds": walls, "cpu_seconds": cpus},
+    }
 
 
-def differences(folder: Path, names: list[str]) -> dict[str, float]:
-    """The largest difference of a final parameter to fedpoison's."""
-    ours = np.load(folder / f"{names[0]}.npy")
-    return {name: float(np.abs(np.load(folder / f"{name}.npy") - ours).max()) for name in names}
+def bars_of(found: Summary, given: argparse.Namespace, least: float) -> list[Bar]:
+    """The bars of this net and length of a round; `least`: the seconds of a round at the measured peak."""
+
+    def times(name: str, key: str = "seconds") -> float | None:
+        return ratio(*(found.get(who, {}).get(key) for who in (name, OURS)))
+
+    peak = ratio(least, found.get(OURS, {}).get("seconds"))
+    if given.steps == 1 and given.net == "mlp":
+        return [Bar("MLP, a step a round: wall seconds of a plain loop", 6, times("plain"))]
+    if given.steps:
+        return []
+    if given.net == "mlp":
+        return [
+            Bar("MLP: wall seconds of Flower", 10, times("flower")),
+            Bar("MLP: wall seconds of pfl", 4, times("pfl")),
+            Bar("MLP: share of the measured peak", 0.75, peak, "%"),
+        ]
+    return [
+        Bar("CNN: CPU seconds of Flower", 3, times("flower", "cpu_seconds")),
+        Bar("CNN: CPU seconds of blazefl", 1.7, times("blazefl", "cpu_seconds")),
+        Bar("CNN: share of the measured peak", 0.8, peak, "%"),
+    ]
 
 
-Figures = dict[str, dict[str, float]]
-
-
-def show(given: argparse.Namespace, figures: Figures, agreement: dict[str, float], flops: float, peak: float) -> None:
-    """Print the table; ratios are to the first contender."""
+def show(found: Summary, why: dict[str, str], given: argparse.Namespace, flops: float, peak: float) -> None:
+    """Print the table; ratios are to fedpoison."""
     length = f"{given.steps} step(s)" if given.steps else "1 epoch"
     title = (
         f"{given.net}, {given.clients} clients × {given.samples} samples, {length}, {available_cores()} cores; "
         f"{flops / 1e9:.1f} GFLOP a round, {peak / 1e9:.0f} GFLOP/s measured peak"
     )
     table = Table(title=title, title_justify="left")
-    for column in ("", "s a round", "×", "CPU-s", "×", "of peak", "first round ends after", "×", "largest difference"):
+    for column in ("", "s a round", "×", "CPU-s", "×", "of peak", "first round ends after", "×", "uses", "difference"):
         table.add_column(column, justify="right" if column else "left")
-    ours = next(iter(figures.values()))
-    for name, row in figures.items():
+    ours = found.get(OURS)
+    for name, row in found.items():
         columns = []
-        for key in ("seconds", "cpu_seconds", "first_round_after"):
-            columns += [f"{row[key]:.3f}", f"{row[key] / ours[key]:.1f}"]
+        for key, unit in (("seconds", ""), ("cpu_seconds", ""), ("first_round_after", " s")):
+            columns += [f"{row[key]:.3g}{unit}", f"{row[key] / ours[key]:.1f}" if ours else "–"]
         columns.insert(4, f"{flops / row['seconds'] / peak:.0%}")
-        table.add_row(name, *columns, f"{agreement[name]:.1e}")
-    Console(width=None if sys.stdout.isatty() else 130).print(table)
+        table.add_row(name, *columns, row["uses"], f"{row['largest_difference']:.1e}")
+    console().print(table)
+    for name, reason in why.items():
+        console().print(f"{name}: {reason}", markup=False)
 
 
 if __name__ == "__main__":

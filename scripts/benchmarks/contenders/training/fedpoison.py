@@ -41,4 +41,4 @@ with parallel.using(None):
         seen = Situation(0, ids, federation.sizes(ids), params, nothing, Stream(0, "defence", number), {})
         params = params + defence(trained.updates, seen).update
         clock.round_ended()
-clock.report(work, "fedpoison", params.numpy())
+clock.report(work, f"{parallel.available_cores()} threads", params.numpy())

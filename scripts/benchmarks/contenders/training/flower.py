@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
-from work import Clock, Work, train
+from work import Clock, Work, processes, train
 
 FOLDER = sys.argv[1]
 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -52,7 +52,7 @@ def main(grid: Grid, context: Context) -> None:
     strategy = Timed(fraction_evaluate=0.0, min_train_nodes=work.clients, min_available_nodes=work.clients)
     result = strategy.start(grid=grid, initial_arrays=ArrayRecord(work.module().state_dict()), num_rounds=work.rounds)
     state = result.arrays.to_torch_state_dict()
-    clock.report(work, "flower", torch.cat([value.flatten() for value in state.values()]).numpy())
+    clock.report(work, f"{processes()} processes", torch.cat([value.flatten() for value in state.values()]).numpy())
 
 
 if __name__ == "__main__":

@@ -21,4 +21,4 @@ for number in range(1, work.rounds + 1):
         updates[client] = torch.nn.utils.parameters_to_vector(net.parameters()).detach() - params
     params = params + updates.mean(dim=0)
     clock.round_ended()
-clock.report(work, "plain", params.numpy())
+clock.report(work, "1 thread", params.numpy())

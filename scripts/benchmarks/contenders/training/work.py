@@ -49,7 +49,8 @@ class Work:
                 convolutions += [nn.Conv2d(before, after, 5, padding=2), nn.MaxPool2d(2), nn.ReLU()]
             head = [nn.Flatten(), nn.Linear(1568, 128), nn.ReLU(), nn.Linear(128, 10)]
             net = nn.Sequential(*convolutions, *head)
-        nn.utils.vector_to_parameters(torch.from_numpy(self.params), net.parameters())
+        first = torch.from_numpy(self.params).clone()  # the parameters become views of it
+        nn.utils.vector_to_parameters(first, net.parameters())
         return net
 
 
@@ -78,19 +79,32 @@ class Clock:
         self.ended.append(time.time())
         self.cpu.append(session_cpu() if self._group else time.process_time())
 
-    def report(self, work: Work, name: str, params: np.ndarray) -> None:
-        """Write what was measured, and the final weights."""
-        np.save(work.folder / f"{name}.npy", params)
-        (work.folder / f"{name}.json").write_text(json.dumps({"ended": self.ended, "cpu": self.cpu}))
+    def report(self, work: Work, uses: str, params: np.ndarray) -> None:
+        """Write what was measured, the threads or processes that were used, and the final weights."""
+        np.save(work.folder / "result.npy", params)
+        told = {"ended": self.ended, "cpu": self.cpu, "uses": uses}
+        (work.folder / "result.json").write_text(json.dumps(told))
 
 
-def session_cpu() -> float:
-    """CPU seconds of all living descendants of this process, itself included."""
+def family() -> list[Any]:
+    """This process and all its living descendants; Ray, which has psutil in it, must have been imported."""
     import psutil
 
     me = psutil.Process(os.getpid())
+    return [me, *me.children(recursive=True)]
+
+
+def processes() -> int:
+    """How many they are."""
+    return len(family())
+
+
+def session_cpu() -> float:
+    """CPU seconds of all of them."""
+    import psutil
+
     total = 0.0
-    for process in [me, *me.children(recursive=True)]:
+    for process in family():
         try:
             times = process.cpu_times()
         except psutil.Error:
