@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from turns import OURS, Bar, Failed, Program, announce, arguments, best, console, draw, print_bars, ratio, write
+from turns import OURS, Bar, Program, TurnError, announce, arguments, best, console, draw, print_bars, ratio, write
 
 PROGRAMS = {
     OURS: Program("aggregators/fedpoison.py"),
@@ -65,7 +65,7 @@ def main() -> int:
     bars = bars_of(found)
     show(found, why, given)
     print_bars(bars)
-    write("aggregators", given, {"rules": found, "failed": why}, bars)
+    write("aggregators", given, {"rules": found, "few": FEW, "failed": why}, bars)
     draw("aggregators", given)
     wrong = [(rule, name) for rule, row in found.items() for name, one in row.items() if one["note"] == UNEXPLAINED]
     for rule, name in wrong:
@@ -113,7 +113,7 @@ def take_turns(
             announce(f"turn {turn + 1} of {repeats}: {name} ...")
             try:
                 turns[name].append(PROGRAMS[name].run(folder))
-            except Failed as reason:
+            except TurnError as reason:
                 why[name] = str(reason)
                 announce(f"{name}: {reason}")
             else:
@@ -170,7 +170,16 @@ def show(found: Found, why: dict[str, str], given: argparse.Namespace) -> None:
             busy = f"{one['cpu_seconds'] / one['seconds']:.1f}"
             differs = "–" if one["difference"] is None else f"{one['difference']:.1e}"
             table.add_row(
-                rule if one is ours else "", name, seconds, times[0], cpu, times[1], one["uses"], busy, differs, one["note"]
+                rule if one is ours else "",
+                name,
+                seconds,
+                times[0],
+                cpu,
+                times[1],
+                one["uses"],
+                busy,
+                differs,
+                one["note"],
             )
         table.add_section()
     console().print(table)

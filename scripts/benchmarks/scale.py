@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from turns import Bar, Failed, Program, announce, arguments, console, draw, print_bars, shown, write
+from turns import Bar, Program, TurnError, announce, arguments, console, draw, print_bars, write
 
 from fedpoison.parallel import available_cores
 
@@ -103,7 +103,7 @@ def main() -> int:
         announce(f"turn {turn + 1} of {given.repeats}: {point} ...")
         try:
             turns[point].append(measure(point, given))
-        except Failed as reason:
+        except TurnError as reason:
             why[point] = str(reason)
             announce(str(reason))
     found = {point: summary(each) for point, each in turns.items() if each}

@@ -1,8 +1,8 @@
 """How long one waits at the start: imports, --help, show, and a whole small experiment against Flower's first round.
 
 Every command is a new process whose files are in the page cache, and all take turns. The experiment trains ten clients
-on the 5,000 embedded pictures for three rounds, evaluates after each and writes its files; Flower's simulation trains as
-many clients on as many pictures of that size, and is timed until its first round has ended.
+on the 5,000 embedded pictures for three rounds, evaluates after each and writes its files; Flower's simulation trains
+as many clients on as many pictures of that size, and is timed until its first round has ended.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.table import Table
 from training import PROGRAMS, write_work
-from turns import ROOT, Bar, Failed, announce, arguments, console, draw, print_bars, ratio, write
+from turns import ROOT, Bar, TurnError, announce, arguments, console, draw, print_bars, ratio, write
 
 from fedpoison.training import Local
 
@@ -80,14 +80,14 @@ def take_turns(folder: Path, repeats: int) -> tuple[dict[str, list[dict[str, flo
             try:
                 one = timed(command)
                 turns[name] += [one] if turn else []
-            except Failed as reason:
+            except TurnError as reason:
                 why[name] = str(reason)
         if FLOWER not in why:
             try:
                 told = PROGRAMS["flower"].run(folder / "work")
                 first = {"seconds": told["ended"][0] - told["began"], "cpu_seconds": told["cpu"][0]}
                 turns[FLOWER] += [first] if turn else []
-            except Failed as reason:
+            except TurnError as reason:
                 why[FLOWER] = str(reason)
     return turns, why
 
@@ -104,7 +104,7 @@ def timed(command: list[str]) -> dict[str, float]:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     seconds, after = time.perf_counter() - began, os.times()
     if done.returncode:
-        raise Failed(f"failed (exit code {done.returncode}): {done.stderr.strip().splitlines()[-1:]}"[:200])
+        raise TurnError(f"failed (exit code {done.returncode}): {done.stderr.strip().splitlines()[-1:]}"[:200])
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return {"seconds": seconds, "cpu_seconds": cpu}
 

@@ -19,8 +19,8 @@ from rich.table import Table
 from turns import (
     OURS,
     Bar,
-    Failed,
     Program,
+    TurnError,
     announce,
     arguments,
     console,
@@ -136,7 +136,7 @@ def take_turns(
             announce(f"turn {turn + 1} of {repeats}: {name} ...")
             try:
                 turns[name].append(PROGRAMS[name].run(folder))
-            except Failed as reason:
+            except TurnError as reason:
                 why[name] = str(reason)
                 announce(f"{name}: {reason}")
             else:

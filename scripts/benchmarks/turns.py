@@ -22,7 +22,7 @@ CONTENDERS = Path(__file__).parent / "contenders"
 OURS = "fedpoison"
 
 
-class Failed(Exception):
+class TurnError(Exception):
     """A contender could not take its turn; the message is the line that the table shows."""
 
 
@@ -44,18 +44,18 @@ class Program:
         if done.returncode or not report.exists():
             (folder / f"{Path(self.file).stem}.log").write_text(done.stdout + done.stderr)
             last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
-            raise Failed(f"failed (exit code {done.returncode}): {''.join(last)}"[:200])
+            raise TurnError(f"failed (exit code {done.returncode}): {''.join(last)}"[:200])
         return {**json.loads(report.read_text()), "began": began}
 
     def python(self) -> str:
-        """The interpreter; Failed, with the reason, where the environment could not be made."""
+        """The interpreter; TurnError, with the reason, where the environment could not be made."""
         if self.environment is None:
             return sys.executable
         place = ROOT / ".venvs" / self.environment
         if (place / "bin" / "python").exists():
             return str(place / "bin" / "python")
         why = place.with_name(f"{place.name}.failed")
-        raise Failed(why.read_text().strip() if why.exists() else "not installed: run scripts/bench, which does it")
+        raise TurnError(why.read_text().strip() if why.exists() else "not installed: run scripts/bench, which does it")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ package = ModuleType("byzfl")
 package.__path__ = importlib.util.find_spec("byzfl").submodule_search_locations
 sys.modules["byzfl"] = package
 
-from byzfl import aggregators as library
+from byzfl import aggregators as library  # noqa: E402
 
 task = Task()
 f = task.f

@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 folder = Path(sys.argv[1])
@@ -14,8 +15,8 @@ task = json.loads((folder / "task.json").read_text())
 if hasattr(os, "sched_setaffinity"):  # before torch counts the cores
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: task["cores"]])
 
-from fedpoison.simulation import build, simulate
-from fedpoison.sweep import load
+from fedpoison.simulation import build, simulate  # noqa: E402
+from fedpoison.sweep import load  # noqa: E402
 
 HERE = Path(__file__).parent
 
@@ -68,8 +69,8 @@ def ended_round(record) -> None:
 simulate(config(task["clients"], task["per_round"]), folder / "results", ended_round)
 # the first round warms up, the last one is evaluated
 told = {
-    "seconds": [b - a for a, b in zip(ended[:-2], ended[1:-1], strict=True)],
-    "cpu_seconds": [b - a for a, b in zip(cpu[:-2], cpu[1:-1], strict=True)],
+    "seconds": [b - a for a, b in pairwise(ended[:-1])],
+    "cpu_seconds": [b - a for a, b in pairwise(cpu[:-1])],
     "peak": peak(),
     "rise": peak() - before,
 }

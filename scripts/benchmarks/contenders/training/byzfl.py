@@ -20,7 +20,7 @@ package = ModuleType("byzfl")
 package.__path__ = importlib.util.find_spec("byzfl").submodule_search_locations
 sys.modules["byzfl"] = package
 
-from byzfl.fed_framework import Client, Server, models
+from byzfl.fed_framework import Client, Server, models  # noqa: E402
 
 work, clock = Work(sys.argv[1]), Clock()
 torch.set_num_threads(1)
@@ -47,7 +47,9 @@ def client(number: int) -> Client:
 
 clients = [client(number) for number in range(work.clients)]
 nothing = DataLoader(TensorDataset(torch.zeros(1)))
-server = Server({**net, "aggregator_info": {"name": "Average", "parameters": {}}, "pre_agg_list": [], "test_loader": nothing})
+server = Server(
+    {**net, "aggregator_info": {"name": "Average", "parameters": {}}, "pre_agg_list": [], "test_loader": nothing}
+)
 steps = len(work.batches(1, 0))
 for _ in range(work.rounds):
     state = server.get_dict_parameters()
