@@ -174,7 +174,7 @@ def scale(told: dict[str, Told]) -> Figure:
         axes[0][column].set_title(f"against {line['against']}")
         axes[1][column].set_xlabel(named[line["against"]])
     axes[0][0].set_ylabel("seconds a round")
-    axes[1][0].set_ylabel("memory added at the peak, MB")
+    axes[1][0].set_ylabel("memory added, MB")
     for row in axes:
         low, high = row[0].get_ylim()
         row[0].set_ylim(low, high * (high / low) ** 0.22)  # room for the exponents

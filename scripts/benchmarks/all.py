@@ -1,6 +1,6 @@
 """All benchmarks one after the other, and one table of what they reached.
 
-Each is the same script with the same options as by itself, but for the CNN, which is given fewer clients.
+Each is the same script with the same options as by itself, but for fewer turns of some, and fewer clients of the CNN.
 """
 
 import json
@@ -16,8 +16,8 @@ RUNS = {
     "training-mlp": ["training"],
     "training-cnn": ["training", "--net", "cnn", "--clients", "30", "--rounds", "3"],
     "training-mlp-steps1": ["training", "--steps", "1", "--rounds", "12"],
-    "aggregators": ["aggregators"],
-    "startup": ["startup"],
+    "aggregators": ["aggregators", "--repeats", "2"],
+    "startup": ["startup", "--repeats", "3"],
     "scale": ["scale"],
 }
 """By the name of their JSON file."""

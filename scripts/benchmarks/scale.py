@@ -152,11 +152,18 @@ def report(line: Line, found: dict[Point, dict[str, float]]) -> dict[str, Any]:
 
 
 def bars_of(told: list[dict[str, Any]]) -> list[Bar]:
-    """Memory must not grow with the population: how much less a tenfold population adds than a tenfold cohort."""
-    ends = {line["against"]: line["exponents"]["rise"]["end"] for line in told}
-    cohort, population = ends.get("cohort"), ends.get("population")
-    difference = None if cohort is None or population is None else cohort - population
-    return [Bar("memory: exponent against the cohort less that against the population", 0.5, difference, "")]
+    """Memory must grow with the cohort and not with the population: bytes for a client more, in one and the other."""
+    cohort, population = (added(line) for line in told if line["against"] in ("cohort", "population"))
+    reached = None if cohort is None or population is None else cohort / max(population, 1.0)
+    return [Bar("memory of a client more that takes part, to that of one that does not", 10, reached)]
+
+
+def added(line: dict[str, Any]) -> float | None:
+    """Bytes of memory that each unit of a line's size adds, from its first point to its last."""
+    if len(line["points"]) < 2:
+        return None
+    first, last = line["points"][0], line["points"][-1]
+    return float((last["rise"] - first["rise"]) / (last["size"] - first["size"]))
 
 
 def show(

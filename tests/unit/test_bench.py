@@ -174,6 +174,18 @@ def test_scale_fits_all_points_and_the_last_two_apart():
     assert [row["size"] for row in told["points"]] == [10, 100, 1000]
 
 
+def test_memory_bar_compares_what_a_client_adds():
+    def line(against: str, *rises: int) -> dict[str, object]:
+        return {"against": against, "points": [{"size": 10 + 90 * i, "rise": rise} for i, rise in enumerate(rises)]}
+
+    (bar,) = scale.bars_of([line("cohort", 500, 9500), line("population", 500, 950)])
+    assert bar.reached == pytest.approx(20)
+    (bar,) = scale.bars_of([line("cohort", 500, 9500), line("population", 500, 400)])
+    assert bar.reached == pytest.approx(100)
+    (bar,) = scale.bars_of([line("cohort", 500, 9500), line("population", 500)])
+    assert bar.passed is None
+
+
 def test_scale_counts_parameters_as_torch_does():
     net = torch.nn.Sequential(torch.nn.Linear(784, 37), torch.nn.Linear(37, 10))
     assert scale.Point(1, 1, 1, 37, 1).parameters == sum(p.numel() for p in net.parameters())
