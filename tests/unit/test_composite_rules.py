@@ -223,9 +223,9 @@ def gas_by_definition(matrix: Tensor, f: int, groups: int, seed: int, base: Call
 
 
 @pytest.mark.parametrize(("n", "f"), [(3, 1), (4, 1), (8, 3), (11, 2), (25, 5)])
-@pytest.mark.parametrize("groups", [1, 4, 7, 1000])
+@pytest.mark.parametrize("groups", [1, 7, 1000])
 @given(seed=st.integers(0, 999))
-@seeds
+@settings(seeds, max_examples=6)
 def test_gas_equals_its_definition(n: int, f: int, groups: int, seed: int) -> None:
     matrix = rows(n, seed=seed)
     bases: dict[str, Callable[[Tensor], Tensor]] = {
@@ -240,10 +240,10 @@ def test_gas_equals_its_definition(n: int, f: int, groups: int, seed: int) -> No
 
 
 def unlike_in_a_few_coordinates() -> tuple[Tensor, Tensor]:
-    """Honest clients far apart in 5 of 1000 coordinates; attackers between them there, and a little off elsewhere."""
-    honest = 0.1 * rows(16, 1000)
+    """Honest clients far apart in 5 of 200 coordinates; attackers between them there, and a little off elsewhere."""
+    honest = 0.1 * rows(16, 200)
     honest[:, :5] += 20 * rows(16, 5, 1)
-    bad = torch.full((4, 1000), 0.4, dtype=torch.float64)
+    bad = torch.full((4, 200), 0.9, dtype=torch.float64)
     bad[:, :5] = 0
     return honest, bad
 
@@ -383,7 +383,7 @@ def rejected_by_definition(matrix: Tensor, f: int, base: str, probe: Probe, whic
 @pytest.mark.parametrize(("n", "f"), [(4, 1), (7, 1), (11, 2), (14, 3)])
 @pytest.mark.parametrize("base", ["mean", "median", "trimmed_mean", "krum"])
 @given(seed=st.integers(0, 999))
-@settings(seeds, max_examples=6)
+@settings(seeds, max_examples=4)
 def test_rejection_equals_its_definition(n: int, f: int, base: str, seed: int) -> None:
     if base == "krum" and n - f <= 2 * f + 2:
         return
