@@ -240,10 +240,10 @@ def test_gas_equals_its_definition(n: int, f: int, groups: int, seed: int) -> No
 
 
 def unlike_in_a_few_coordinates() -> tuple[Tensor, Tensor]:
-    """Honest clients far apart in 5 of 200 coordinates; attackers between them there, and a little off elsewhere."""
-    honest = 0.1 * rows(16, 200)
+    """Honest clients far apart in 5 of 400 coordinates; attackers between them there, and a little off elsewhere."""
+    honest = 0.1 * rows(16, 400)
     honest[:, :5] += 20 * rows(16, 5, 1)
-    bad = torch.full((4, 200), 0.9, dtype=torch.float64)
+    bad = torch.full((4, 400), 0.7, dtype=torch.float64)
     bad[:, :5] = 0
     return honest, bad
 
