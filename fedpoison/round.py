@@ -66,7 +66,12 @@ def play(state: State, world: World) -> tuple[State, Record]:
     number = state.round + 1
     cohort, bad, late, events = _cohort(world, number)
 
-    rows, twins, root, momentum = _train(state, world, number, cohort, bad, events)
+    rows, twins, root, momentum, lost = _train(state, world, number, cohort, bad, events)
+    if lost:
+        left = ~torch.isin(cohort, torch.tensor(lost))
+        rows = rows[left if len(rows) == len(cohort) else left[~bad]]
+        twins = None if twins is None else twins[left[bad]]
+        cohort, bad, late = cohort[left], bad[left], late[left]
     clock.append(time.perf_counter())
 
     situation = _situation(state, world, cohort, bad, root)
@@ -130,9 +135,9 @@ def _cohort(world: World, number: int) -> tuple[ClientIds, Tensor, Tensor, list[
 
 def _train(
     state: State, world: World, number: int, cohort: ClientIds, bad: Tensor, events: list[Event]
-) -> tuple[LocalUpdates, Twins | None, Update | None, Memory]:
+) -> tuple[LocalUpdates, Twins | None, Update | None, Memory, tuple[int, ...]]:
     """Updates of the cohort (without the attackers' if nobody looks at them), of the attackers if they were honest, of
-    the server; momentum.
+    the server; momentum; whom the engine lost.
     """
     threat, poisons, owns = world.threat, world.threat.data is not None, world.threat.needs_own()
     wanted = zip(cohort.tolist(), bad.tolist(), strict=True)
@@ -149,7 +154,7 @@ def _train(
     if world.momentum:
         updates = world.momentum(momentum, tasks, updates, world.federation.clients)
     rows, others = updates[: len(cast)], updates[len(cast) :]
-    return rows, others if twins else None, trained.updates[-1] if root else None, momentum
+    return rows, others if twins else None, trained.updates[-1] if root else None, momentum, trained.lost
 
 
 def _situation(state: State, world: World, ids: ClientIds, bad: Tensor, root: Update | None) -> Situation:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fedpoison import parallel
-from fedpoison.config import Config
+from fedpoison.config import Config, parse
 from fedpoison.data import Dataset
 from fedpoison.evaluation import Evaluator, RootProbe
 from fedpoison.federation import Federation
@@ -22,6 +22,7 @@ from fedpoison.records import RunFolder, load_params
 from fedpoison.round import State, World, play
 from fedpoison.seeding import Stream
 from fedpoison.threat import Threat
+from fedpoison.training import Engine, Recipe
 from fedpoison.types import Event
 from fedpoison.vocabulary import Record
 
@@ -119,13 +120,29 @@ def build(config: Config) -> tuple[World, State]:
         server=config.server,
         federation=federation,
         threat=threat,
-        engine=engine.call({"model": net, "federation": federation, "local": config.clients.local}, engine_options),
+        engine=engine.call(
+            {"model": net, "federation": federation, "local": config.clients.local, "recipe": _recipe(config)},
+            engine_options,
+        ),
         defence=config.defence.chain,
         evaluator=Evaluator(net, dataset, threat.data, federation.validation, honest),
         layers=layers_of(net),
         probe=RootProbe(net, federation.shard(count)) if data.root else None,
     )
     return world, State(0, params, torch.zeros_like(params))
+
+
+def _recipe(config: Config) -> Recipe:
+    """What a client's training depends on, as text; files of the user's are named by their whole path."""
+    table, stack = config.table(), config.engine.step[1].get("stack")
+    table = {name: table[name] for name in ("name", "seed", "rounds", "data", "model", "clients", "threat")}
+    return Recipe(json.dumps({**table, "engine": {"name": "batched", **({"stack": stack} if stack else {})}}), trainer)
+
+
+@lru_cache(maxsize=2)
+def trainer(text: str) -> Engine:
+    """The engine that a recipe's text stands for."""
+    return build(parse(json.loads(text)))[0].engine
 
 
 def _prepared(net: Any, config: Config, dataset: Dataset) -> Any:

@@ -1,7 +1,7 @@
 """What local training means. This is the plain version that every engine is held against."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Annotated, Literal, Protocol, runtime_checkable
@@ -158,10 +158,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trained:
-    """Updates [tasks, d] in the plan's order (a lost task's row is NaN), and what happened."""
+    """Updates [tasks, d] in the plan's order, what happened, and the clients that were lost (their rows are NaN)."""
 
     updates: Updates
     events: tuple[Event, ...] = ()
+    lost: tuple[int, ...] = ()
 
 
 @runtime_checkable
@@ -171,6 +172,14 @@ class Engine(Protocol):
     def train(self, params: Params, plan: Plan) -> Trained:
         """Local training of every task."""
         ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment for other processes: `make(text)` builds an engine that trains its clients with the same bits."""
+
+    text: str
+    make: Callable[[str], Engine]
 
 
 def batches(stream: Stream, samples: int, local: Local) -> Iterator[NDArray[np.int64]]:

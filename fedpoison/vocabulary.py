@@ -63,6 +63,7 @@ VOCABULARY: dict[str, dict[str, str]] = {
         "model": "the net",
         "federation": "who holds which samples",
         "local": "local training's settings",
+        "recipe": "what another process builds the same from",
     },
 }
 REFERENCES = ("origin", "previous", "root_update", "zero_model")

@@ -77,7 +77,7 @@ def mlp(*widths: int, bias: bool = True) -> Callable[[], nn.Module]:
 
 def engine(name: str, net: nn.Module, clients: Federation, local: Local, **options: Any) -> Engine:
     entry = find("engine", name)
-    supply = {"model": net, "federation": clients, "local": local}
+    supply = {"model": net, "federation": clients, "local": local, "recipe": None}
     return entry.call(supply, entry.validate(options))
 
 
