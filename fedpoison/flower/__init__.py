@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 for _name in ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED"):
     os.environ.setdefault(_name, "0")  # Flower and Ray look when they are imported
 
-_PLACES = {"InProcessGrid": "grid"}
+_PLACES = {"InProcessGrid": "grid", "RobustStrategy": "strategy"}
 __all__ = [*_PLACES]
 
 if TYPE_CHECKING:
     from fedpoison.flower.grid import InProcessGrid as InProcessGrid
+    from fedpoison.flower.strategy import RobustStrategy as RobustStrategy
 
 
 def __getattr__(name: str) -> Any:

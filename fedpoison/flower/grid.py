@@ -80,7 +80,7 @@ class InProcessGrid(Grid):
         """The replies to these messages, each once."""
         return [self._replies.pop(name) for name in message_ids if name in self._replies]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | int | None = None) -> Iterable[Message]:
         """The replies to these messages; nobody is waited for, so `timeout` does not matter."""
         return self.pull_messages(self.push_messages(messages))
 

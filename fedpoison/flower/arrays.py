@@ -1,0 +1,84 @@
+"""Flower's ArrayRecords as one vector, and back; what a client sent is read with suspicion."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, RecordDict
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedpoison.types import Layer, Params
+
+_HEADER = 4096
+"""Bytes that numpy's format may take for what is not numbers."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a client sent: floating-point numbers [d], and the arrays that hold others."""
+
+    vector: Params
+    others: Mapping[str, NDArray[Any]]
+
+
+class Layout:
+    """Which arrays a model has: those of floating-point numbers make up the vector [d], in the record's order.
+
+    The vector is float64 if any of them is, else float32. The others (a BatchNorm's count of batches) are kept apart.
+    """
+
+    def __init__(self, arrays: ArrayRecord) -> None:
+        self._kinds = {key: (tuple(a.shape), a.dtype) for key, a in arrays.items()}
+        self.keys = [key for key, (_, dtype) in self._kinds.items() if np.issubdtype(np.dtype(dtype), np.floating)]
+        self.others = [key for key in self._kinds if key not in self.keys]
+        wide = any(self._kinds[key][1] == "float64" for key in self.keys)
+        self.dtype = torch.float64 if wide else torch.float32
+        ends = list(accumulate((int(np.prod(self._kinds[key][0])) for key in self.keys), initial=0))
+        self.layers = tuple(
+            Layer(key, slice(start, end), self._kinds[key][0])
+            for key, (start, end) in zip(self.keys, pairwise(ends), strict=True)
+        )
+
+    def read(self, content: RecordDict) -> "Model | str":
+        """The model in a reply, or what is wrong with it; whether its numbers are finite is left to the defence."""
+        if len(content.array_records) != 1:
+            return f"it has {len(content.array_records)} ArrayRecords, not 1"
+        (arrays,) = content.array_records.values()
+        if set(arrays) != set(self._kinds):
+            differing = sorted(set(arrays) ^ set(self._kinds))
+            return f"its arrays are others than the model's: {', '.join(map(str, differing[:3]))}"
+        numbers: dict[str, NDArray[Any]] = {}
+        for key, (shape, dtype) in self._kinds.items():
+            array = arrays[key]
+            if (tuple(array.shape), array.dtype) != (shape, dtype):
+                return f"{key} is {tuple(array.shape)} {array.dtype}, not {shape} {dtype}"
+            if len(array.data) > int(np.prod(shape)) * np.dtype(dtype).itemsize + _HEADER:
+                return f"{key} is longer than {shape} {dtype} can be"
+            try:
+                numbers[key] = array.numpy()
+            except Exception as error:  # whatever bytes may raise
+                return f"{key} cannot be read: {type(error).__name__}: {error}"
+            if (numbers[key].shape, str(numbers[key].dtype)) != (shape, dtype):
+                return f"{key} says it is {shape} {dtype} and is {numbers[key].shape} {numbers[key].dtype}"
+        return Model(self._joined(numbers), {key: numbers[key] for key in self.others})
+
+    def vector(self, arrays: ArrayRecord) -> Params:
+        """The floating-point arrays as one vector [d]."""
+        return self._joined({key: arrays[key].numpy() for key in self.keys})
+
+    def _joined(self, numbers: Mapping[str, NDArray[Any]]) -> Params:
+        kind = np.float64 if self.dtype == torch.float64 else np.float32
+        return torch.from_numpy(np.concatenate([numbers[key].ravel().astype(kind) for key in self.keys]))
+
+    def record(self, vector: Tensor, others: Mapping[str, Array]) -> ArrayRecord:
+        """The arrays that the vector stands for, with these `others`, in the model's order."""
+        made = dict(others)
+        for layer in self.layers:
+            _, dtype = self._kinds[layer.name]
+            values = vector[layer.columns].reshape(layer.shape).numpy().astype(dtype)
+            made[layer.name] = Array(np.asarray(values))
+        return ArrayRecord({key: made[key] for key in self._kinds})

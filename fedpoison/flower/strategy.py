@@ -1,0 +1,254 @@
+"""Any rule of this package as a Flower strategy."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fedpoison import parallel
+from fedpoison.api import Named, chain
+from fedpoison.defence import Situation
+from fedpoison.flower.arrays import Layout, Model
+from fedpoison.seeding import Stream
+from fedpoison.server import Server
+from fedpoison.types import Event, Params, Verdict
+
+_log = logging.getLogger("flwr")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A reply that is what was asked for, and how many samples it counts for."""
+
+    content: RecordDict
+    model: Model
+    size: float
+
+
+class RobustStrategy(FedAvg):
+    """FedAvg's way of choosing nodes, with a rule of this package in place of the average.
+
+    What is aggregated are updates, local minus global arrays, and they count the same whatever a client claims, unless
+    `sizes` says otherwise: samples by node id as the server knows them, or "reported", the clients' own `num-examples`.
+    A reply that is not what was asked for (arrays, shapes, types, numbers that are not finite, a second one, one of
+    another round) costs that client and is an event; a round that cannot be aggregated leaves the model as it is.
+
+    `f`: how many clients of a round may be malicious. `pre`, `base`, `options`: as for `fedpoison.aggregate`. `server`:
+    the optimizer that the aggregate goes through. `root`: trains given arrays on samples of the server's own, for
+    rules that ask for it. `memory`: a file in which the rule's memory is kept from round to round, and from which it is
+    taken up. What remains is FedAvg's: fraction_train, min_train_nodes, … Metrics are the medians of what clients say.
+
+    `events` has what happened by round, with node ids; `verdict` is the last round's, its rows those of `clients`.
+    """
+
+    def __init__(
+        self,
+        aggregator: Named = "median",
+        *,
+        f: int = 0,
+        pre: Sequence[Named | Mapping[str, Any]] = (),
+        base: Named | Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        sizes: Mapping[int, float] | Literal["reported"] | None = None,
+        server: Server | None = None,
+        root: Callable[[ArrayRecord], ArrayRecord] | None = None,
+        memory: str | Path | None = None,
+        seed: int = 0,
+        **fedavg: Any,
+    ) -> None:
+        super().__init__(**fedavg)
+        self._defence, self._f, self._seed, self._sizes = chain(aggregator, pre, options, base), f, seed, sizes
+        asks = {word for entry, _ in self._defence.steps for word in entry.asks}
+        if "probe" in asks:
+            raise ValueError(f"{self._defence.wants_root} tries updates on the server's samples; no app supplies that")
+        if self._defence.trains_root and root is None:
+            raise ValueError(f"{self._defence.wants_root} needs root: what trains on the server's own samples")
+        if problems := self._defence.problems(max(self.min_train_nodes, 2), f):
+            raise ValueError("; ".join((*problems, "give min_train_nodes, the least number of clients in a round")))
+        self._server, self._root = server or Server(), root
+        self._file = None if memory is None else Path(memory)
+        self._own_train, self._own_evaluate = (fedavg.get(f"{n}_metrics_aggr_fn") for n in ("train", "evaluate"))
+        self.events: dict[int, list[Event]] = {}
+        self.verdict: Verdict | None = None
+        self.clients: list[int] = []
+        self._arrays, self._layout, self._asked = ArrayRecord(), Layout(ArrayRecord()), set[int]()
+        self._before, self._done, self._ids = 0, 0, dict[int, int]()
+        self._state: Mapping[str, Tensor] = {}
+        self._server_state: Mapping[str, Tensor] = {}
+        self._previous: Params | None = None
+        if self._file and self._file.is_file():
+            self.resume(self._file)
+
+    def summary(self) -> None:
+        """Say which rule it is, and the rest as FedAvg does."""
+        names = " + ".join(entry.name for entry, _ in self._defence.steps)
+        _log.info("\t├──> Rule: %s, f = %s, weights: %s", names, self._f, _weights(self._sizes))
+        super().summary()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """As FedAvg does, remembering what was sent to whom."""
+        self._arrays, self._layout = arrays, Layout(arrays)
+        asked = list(super().configure_train(server_round, arrays, config, grid))
+        for message in asked:
+            message.metadata.group_id = str(server_round)
+        self._asked = {message.metadata.dst_node_id for message in asked}
+        return asked
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The global arrays after this round, and the medians of the metrics of those who count."""
+        events: list[Event] = []
+        taken = self._taken(server_round, replies, events)
+        self.clients, number = sorted(taken), self._before + server_round
+        for node in self.clients:
+            self._ids.setdefault(node, len(self._ids))
+        params = self._layout.vector(self._arrays)
+        rows = [taken[node].model.vector - params for node in self.clients]
+        situation = Situation(
+            # who sent what no honest client does is one of the f; who is silent or fails may be anybody
+            f=max(0, self._f - sum(len(event.clients) for event in events if event.what == "set_aside")),
+            client_ids=torch.tensor([self._ids[node] for node in self.clients], dtype=torch.int64),
+            sizes=torch.tensor([taken[node].size for node in self.clients], dtype=torch.float64),
+            params=params,
+            previous=torch.zeros_like(params) if self._previous is None else self._previous,
+            stream=Stream(self._seed, "defence", number),
+            state=self._state,
+            root_update=self._layout.vector(self._root(self._arrays)) - params if self._root else None,
+            layers=self._layout.layers,
+        )
+        with parallel.using(parallel.workers()):
+            self.verdict = verdict = self._defence(torch.stack(rows) if rows else [], situation)
+        node_of = {mine: node for node, mine in self._ids.items()}
+        events += [Event(e.what, tuple(node_of[c] for c in e.clients), e.detail) for e in verdict.events]
+        good = [taken[node] for node in self.clients if not any(node in event.clients for event in events)]
+        arrays = self._step(verdict, params, good, events)
+        self._done, self.events[server_round] = number, events
+        for event in events:
+            _log.warning("round %s: %s %s %s", server_round, event.what, list(event.clients), event.detail)
+        if self._file:
+            self.save(self._file)
+        return arrays, self._metrics([reply.content for reply in good], self._own_train)
+
+    def _taken(self, server_round: int, replies: Iterable[Message], events: list[Event]) -> dict[int, "Taken"]:
+        """The replies that are what was asked for, by node; what is wrong with the others is an event."""
+        taken: dict[int, Taken] = {}
+        heard: set[int] = set()
+        for reply in replies:
+            node, group = reply.metadata.src_node_id, reply.metadata.group_id
+            if node not in self._asked:
+                events.append(Event("not_asked", (node,)))
+            elif group != str(server_round):
+                events.append(Event("late", (node,), f"its reply is to round {group}"))
+            elif node in heard:
+                events.append(Event("twice", (), f"node {node} answered again; its first answer counts"))
+            elif reply.has_error():
+                heard.add(node)
+                events.append(Event("lost", (node,), str(reply.error.reason)))
+            else:
+                heard.add(node)
+                model, size = self._layout.read(reply.content), self._size(node, reply.content)
+                problems = [part for part in (model, size) if isinstance(part, str)]
+                if problems:
+                    events.append(Event("set_aside", (node,), "; ".join(problems)))
+                elif isinstance(model, Model) and isinstance(size, float):
+                    taken[node] = Taken(reply.content, model, size)
+        if silent := tuple(sorted(self._asked - heard)):
+            events.append(Event("no_answer", silent))
+        return taken
+
+    def _size(self, node: int, content: RecordDict) -> float | str:
+        """What a client counts for rules that weight, or why it does not."""
+        if self._sizes is None:
+            return 1.0
+        if self._sizes == "reported":
+            said = [record.get(self.weighted_by_key) for record in content.metric_records.values()]
+            number = said[0] if len(said) == 1 else None
+            usable = isinstance(number, int | float) and 0 < number < float("inf")
+            return float(number) if usable else f"{self.weighted_by_key} is {number!r}"  # type: ignore[arg-type]
+        return float(self._sizes[node]) if node in self._sizes else "how many samples it has is not known"
+
+    def _step(self, verdict: Verdict, params: Params, good: Sequence["Taken"], events: list[Event]) -> ArrayRecord:
+        """The arrays after the server's step; those that are no floating-point numbers take a middle client's value."""
+        if verdict.skipped:
+            return self._arrays
+        after, memory = self._server.step(params, verdict.update, self._server_state)
+        if not after.isfinite().all():
+            events.append(Event("skipped", detail="parameters overflow"))
+            return self._arrays
+        self._state, self._server_state, self._previous = verdict.state, memory, verdict.update
+        others = {key: _middle([reply.model.others[key] for reply in good]) for key in self._layout.others}
+        return self._layout.record(after, others)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """The medians of the clients' metrics."""
+        return self._metrics([reply.content for reply in replies if reply.has_content()], self._own_evaluate)
+
+    def _metrics(self, contents: list[RecordDict], own: Callable[..., MetricRecord] | None) -> MetricRecord | None:
+        if own is not None and contents:
+            try:
+                return own(contents, self.weighted_by_key)
+            except Exception as error:  # of a client's making, as likely as not
+                _log.warning("metrics cannot be aggregated: %s: %s", type(error).__name__, error)
+                return None
+        said: dict[str, list[float]] = {}
+        for content in contents:
+            for record in content.metric_records.values():
+                for key, value in record.items():
+                    if key != self.weighted_by_key and isinstance(value, int | float) and np.isfinite(value):
+                        said.setdefault(key, []).append(float(value))
+        made = {key: median(values) for key, values in said.items() if 2 * len(values) > len(contents)}
+        return MetricRecord(dict(made)) if made else None
+
+    def save(self, path: str | Path) -> None:
+        """Write the rule's memory, atomically."""
+        path, tensors = Path(path), {f"rule.{name}": value for name, value in self._state.items()}
+        tensors |= {f"server.{name}": value for name, value in self._server_state.items()}
+        if self._previous is not None:
+            tensors["previous"] = self._previous
+        tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+        kept = {"round": self._done, "nodes": list(self._ids)}
+        temporary = path.with_suffix(".tmp")
+        save_file(tensors, temporary, metadata={"fedpoison": json.dumps(kept)})
+        os.replace(temporary, path)
+
+    def resume(self, path: str | Path) -> None:
+        """Take up the memory that was saved; rounds are counted on, so that no random stream comes twice."""
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            kept = json.loads(file.metadata()["fedpoison"])
+        self._before = self._done = kept["round"]
+        self._ids = {node: place for place, node in enumerate(kept["nodes"])}
+        self._state, self._server_state = (
+            {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
+            for part in ("rule.", "server.")
+        )
+        self._previous = tensors.get("previous")
+
+
+def _middle(values: Sequence[NDArray[Any]]) -> Array:
+    """Of each number the lower median: always one that some client sent."""
+    stacked = np.sort(np.stack(values), axis=0)
+    return Array(np.array(stacked[(len(values) - 1) // 2]))
+
+
+def _weights(sizes: Mapping[int, float] | Literal["reported"] | None) -> str:
+    if sizes is None:
+        return "the same for all"
+    return "as clients report" if sizes == "reported" else "samples the server knows"
