@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 for _name in ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED"):
     os.environ.setdefault(_name, "0")  # Flower and Ray look when they are imported
 
-_PLACES = {"InProcessGrid": "grid", "RobustStrategy": "strategy"}
+_PLACES = {"AdversarialGrid": "adversary", "InProcessGrid": "grid", "RobustStrategy": "strategy", "attack_mod": "mod"}
 __all__ = [*_PLACES]
 
 if TYPE_CHECKING:
+    from fedpoison.flower.adversary import AdversarialGrid as AdversarialGrid
     from fedpoison.flower.grid import InProcessGrid as InProcessGrid
+    from fedpoison.flower.mod import attack_mod as attack_mod
     from fedpoison.flower.strategy import RobustStrategy as RobustStrategy
 
 
