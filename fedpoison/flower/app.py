@@ -1,31 +1,37 @@
-"""The apps behind `flwr run experiments/flower_app`: an experiment of ours on whatever Flower federation there is."""
+"""Behind `flwr run experiments/flower_app`: an experiment of ours on whatever Flower federation there is."""
 
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import Grid
+from rich.console import Console
 
 from fedpoison.engines import grids
 from fedpoison.flower.messages import client_app
+from fedpoison.report.table import tables
 from fedpoison.running import run
 from fedpoison.simulation import trainer
 
-server = ServerApp()
 client = client_app(trainer)
+"""The ClientApp: its node's partition, trained by the batched engine."""
 
 
-@server.main()
-def main(grid: Grid, context: Context) -> None:
+def serve(grid: Grid, context: Context, folder: Path) -> None:
     """Run the TOML in the run config's `experiment` with the Flower engine on this Grid, into the folder `out`.
 
-    `lost` and `patience` are the engine's options; the results are those of `fedpoison run`, in the same folders.
+    Both are relative to `folder` and to where the server runs. `lost` and `patience` are the engine's options. The
+    results are those of `fedpoison run`, in folders of the same names.
     """
-    given = context.run_config
+    given, out = context.run_config, Path(str(context.run_config["out"])).absolute()
     engine: dict[str, Any] = {"engine.name": "flower", "engine.transport": "deployment"}
     if "lost" in given:
         engine["engine.lost"] = given["lost"]
     if "patience" in given:
         engine["engine.patience"] = float(given["patience"])
     with grids.lending(grid):
-        run(Path(str(given["experiment"])), engine, Path(str(given["out"])))
+        done = run(folder / str(given["experiment"]), engine, out)
+    console = Console(width=120)
+    for table in tables(done):
+        console.print(table)
+    console.print(f"kept in {out}", markup=False)

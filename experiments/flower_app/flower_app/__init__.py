@@ -1,0 +1,1 @@
+"""An experiment of fedpoison on a Flower federation."""
