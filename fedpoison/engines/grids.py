@@ -30,10 +30,16 @@ def lent() -> Any:
 def simulated(client: Any, clients: int) -> Any:
     """The Grid of a simulation on Ray with so many nodes: the one that runs, or a new one."""
     if _simulations and (_simulations[0].clients != clients or not _simulations[0].runs):
-        _simulations.pop().stop()
+        end_simulation()
     if not _simulations:
         _simulations.append(Simulation(client, clients))
     return _simulations[0].grid
+
+
+def end_simulation() -> None:
+    """End the simulation that runs here, if there is one: it has all of Ray's cores."""
+    while _simulations:
+        _simulations.pop().stop()
 
 
 class Simulation:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from fedpoison import parallel
+from fedpoison.engines import grids
 from fedpoison.engines.batched import batched
 from fedpoison.engines.cluster import connected, kept
 from fedpoison.federation import Federation
@@ -55,6 +56,7 @@ class OnRay:
 
     def train(self, params: Params, plan: Plan) -> Trained:
         """Train every task on some worker."""
+        grids.end_simulation()
         ray = connected(self._address)
         pool = _pool(self._address)
         if self._world is None:

@@ -183,7 +183,7 @@ BAD = [
     ("defence.aggregator", {"name": "krum", "m": 1}, "krum has no option 'm'; it has no options"),
     ("defence.pre", ["nmn"], "'nmn'; did you mean 'nnm'? the preaggregators are arc, bucketing, "),
     ("defence.pre", "nnm", "defence.pre"),
-    ("engine", "bached", "'bached'; did you mean 'batched'? the engines are batched, ray, sequential"),
+    ("engine", "bached", "'bached'; did you mean 'batched'? the engines are batched, flower, ray, sequential"),
     ("engine", {"name": "batched", "stack": 1.5}, "batched.stack = 1.5"),
 ]
 
