@@ -11,15 +11,21 @@ kept: dict[str | None, Any] = {}
 """Workers that stay from run to run, by the cluster's address; they end when nobody names them any more."""
 
 
+def imported() -> Any:
+    """The ray module, told to report nothing to anybody."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    return ray
+
+
 def connected(address: str | None) -> Any:
     """The ray module with a cluster behind it: that at `address`, else the one in use, else a new one here.
 
     ConnectionError if there is none at the address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
+    ray = imported()
     if ray.is_initialized():
         return ray
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}

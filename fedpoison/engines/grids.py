@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fedpoison.engines.cluster import kept
+from fedpoison.engines.cluster import imported, kept
 from fedpoison.parallel import workers
 
 _lent: list[Any] = []
@@ -49,10 +49,9 @@ class Simulation:
     """
 
     def __init__(self, client: Any, clients: int) -> None:
-        import ray
-
         from fedpoison.flower import compat
 
+        ray = imported()
         kept.clear()  # Flower's simulation wants the cores, and ends any Ray that it finds
         if ray.is_initialized():
             ray.shutdown()

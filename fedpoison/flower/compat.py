@@ -57,7 +57,12 @@ def run_simulation(server: ServerApp, client: ClientApp, clients: int, cores: in
     from flwr.simulation import run_simulation as run
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    ray: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False, "log_to_driver": False}
+    ray: dict[str, Any] = {
+        "num_cpus": cores,
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+    }
     resources: ConfigRecord | dict[str, Any] = {"num_cpus": 1, "num_gpus": 0.0}
     run(server, client, clients, backend_config={"client_resources": resources, "init_args": ray})  # type: ignore[dict-item]
 

@@ -19,9 +19,10 @@ from fedpoison.cli import main
 from fedpoison.config import parse
 from fedpoison.engines import grids
 from fedpoison.flower.grid import InProcessGrid
-from fedpoison.flower.messages import client_app
+from fedpoison.flower.messages import asking, client_app
 from fedpoison.round import State, play
 from fedpoison.simulation import build, trainer
+from fedpoison.training import Plan, Task
 from fedpoison.vocabulary import Record
 
 TABLE: dict[str, Any] = {
@@ -144,7 +145,14 @@ def test_a_client_that_is_not_heard_of_costs_that_client() -> None:
     assert state.params.isfinite().all()
 
 
-@pytest.mark.parametrize("threat", [{"malicious": 2, "update": "alie", "knows": k} for k in ("all", "colluders")])
+THREATS: list[dict[str, Any]] = [
+    {"malicious": 3, "update": "alie", "knows": "all"},
+    {"malicious": 3, "update": "alie", "knows": "colluders"},
+    {"malicious": 3, "data": {"name": "badnets"}},
+]
+
+
+@pytest.mark.parametrize("threat", THREATS)
 def test_attackers_and_their_victims_can_be_lost(threat: dict[str, Any]) -> None:
     table = {**TABLE, "threat": threat}
     malicious = played(table, name="batched")[1][0]["malicious"]
@@ -152,9 +160,37 @@ def test_attackers_and_their_victims_can_be_lost(threat: dict[str, Any]) -> None
     for gone in (malicious[0], honest):
         with grids.lending(Scattered(client_app(trainer), 6, silent(gone, "1"))):
             state, records = played(table, transport="simulation")
-        known = "all" in threat["knows"] and gone in malicious  # nobody asks for its own training
-        assert records[0]["cohort"] == [i for i in range(6) if i != gone or known]
+        idle = threat.get("knows") == "all" and gone in malicious  # nobody asks for its own training
+        assert records[0]["cohort"] == [i for i in range(6) if i != gone or idle]
+        assert {event["what"] for record in records for event in record["events"]} <= {"lost", "attack"}
         assert state.params.isfinite().all()
+
+
+class Restarted(Scattered):
+    """A node that is another one after the first round, with the same partition."""
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        sent = list(messages)
+        replies = super().send_and_receive(sent)
+        if sent[0].metadata.group_id == "1":
+            node = next(n for n, c in self._contexts.items() if c.node_config["partition-id"] == 3)
+            self._contexts[node + 5000] = self._contexts.pop(node)
+        return replies
+
+
+def test_a_node_that_comes_again_as_another_is_found() -> None:
+    with grids.lending(Restarted(client_app(trainer), 6)):
+        state, records = played(TABLE, transport="deployment")
+    assert [record["events"] for record in records] == [[], []]
+    assert torch.equal(state.params, played(TABLE, name="batched")[0].params)
+
+
+def test_a_given_stack_is_told_to_the_clients() -> None:
+    table = {**TABLE, **OTHERS["stacks-of-three"]}
+    with grids.lending(Scattered(client_app(trainer), 6)):
+        state, _ = played(table, transport="deployment", stack=3)
+    assert torch.equal(state.params, played(table, name="batched", stack=3)[0].params)
+    assert not torch.equal(state.params, played(table, name="batched", stack=1)[0].params)
 
 
 def test_a_lost_client_ends_the_run_if_that_is_wanted() -> None:
@@ -275,6 +311,15 @@ def test_the_grid_calls_each_client_with_its_own_records_and_context() -> None:
     names = list(grid.push_messages([Message(content, 2, "train")]))
     assert len(list(grid.pull_messages(names))) == 1
     assert list(grid.pull_messages(names)) == []
+
+
+def test_a_client_does_not_train_for_another() -> None:
+    world, state = build(parse(TABLE))
+    grid = InProcessGrid(client_app(lambda text: world.engine), 6)
+    mine, other = (asking(5, state.params, Plan(0, 1, (Task(client),)), "") for client in (3, 4))
+    good, refused = grid.send_and_receive([mine, other])
+    assert good.has_content()
+    assert "client 3 has no other client's samples" in str(refused.error.reason)
 
 
 def test_lending_ends() -> None:

@@ -174,6 +174,7 @@ def claims(content: RecordDict) -> RecordDict:
 def test_a_billion_claimed_examples_buy_nothing_here_and_everything_there() -> None:
     ours = numbers(run(robust("mean"), app(1, claims), 1))
     assert abs(ours[-1] - (1000 + 6 * 1.025) / 6) < 0.01  # the mean is no defence, but all count the same
+    assert numbers(run(robust("mean", options={"weighting": "sizes"}), app(1, claims), 1)) == ours
     assert numbers(run(robust("median"), app(1, claims), 1))[-1] < 1.1
     assert numbers(run(flowers(), app(1, claims), 1))[-1] > 1000
     close = app(
