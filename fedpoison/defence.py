@@ -119,13 +119,12 @@ class Defence:
     def _base_problems(self, entry: Entry, options: Mapping[str, Any], n: int, f: int) -> list[str]:
         if self.base is None:
             return [f"{entry.name} is built around another rule: give defence.base"]
-        inner, inner_options = self.base
+        inner, _ = self.base
         words = _NOT_OF_ROWS & {*inner.asks, *inner.references}
         if words:
             return [f"{entry.name} shows its base rows that no client sent, and {inner.name} asks for {min(words)}"]
         rows = entry.base_rows(n, f, **options) if entry.base_rows else n
-        broken = inner.requirement(rows, f, inner_options)
-        return [f"in {entry.name}: {broken}"] if broken else []
+        return [f"in {entry.name}: {problem}" for problem in Defence((), self.base).problems(rows, f)]
 
     def robustness(self, n: int, f: int) -> float | None:
         """The κ at which the chain is known to be (f, κ)-robust for n clients; None where a part of it has no bound."""
