@@ -35,11 +35,11 @@ def main() -> int:
         done = subprocess.run([sys.executable, str(HERE / f"{script}.py"), *options], check=False)
         announce(f"{name}: {time.time() - began:.0f} s")
         if done.returncode:
-            failed.append(name)
+            failed.append(f"{name} failed (exit code {done.returncode})")
         bars += bars_in(given.out / f"{name}.json", began)
     print_bars(bars)
-    for name in failed:
-        announce(f"{name} failed")
+    for line in failed:
+        announce(line)
     return 1 if failed else 0
 
 
