@@ -58,7 +58,7 @@ def spread_of(verdict: Verdict, updates: Updates | Sequence[Tensor], honest: Ten
     kept = usable.nonzero().flatten().tolist()
     if not isinstance(updates, Tensor):
         updates, usable, kept = torch.stack([updates[i] for i in kept]), usable[usable], list(range(len(kept)))
-    centre = weighted_sum(usable / usable.sum(), updates)
+    centre = weighted_sum(usable.double() / usable.sum(), updates)
     distance = float(torch.linalg.vector_norm(verdict.update - centre, dtype=torch.float64))
     rows = (updates[i] for i in kept)
     gaps = in_parallel(lambda row: float(torch.linalg.vector_norm(row - centre, dtype=torch.float64)), rows)

@@ -1,6 +1,7 @@
 """A run from its configuration: build the world, play the rounds, write them down, take up where it was cut."""
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -139,9 +140,18 @@ def _recipe(config: Config) -> Recipe:
     return Recipe(json.dumps({**table, "engine": {"name": "batched", **({"stack": stack} if stack else {})}}), trainer)
 
 
-@lru_cache(maxsize=2)
+_building = threading.Lock()
+"""A net is built and tried out with torch's global generator: two threads at it would disturb each other."""
+
+
 def trainer(text: str) -> Engine:
-    """The engine that a recipe's text stands for."""
+    """The engine that a recipe's text stands for, built once."""
+    with _building:
+        return _trainer(text)
+
+
+@lru_cache(maxsize=2)
+def _trainer(text: str) -> Engine:
     return build(parse(json.loads(text)))[0].engine
 
 

@@ -21,7 +21,7 @@ from fedpoison.types import Norms, NotNegative, Positive, Share, Update, Updates
     evidence="tests/unit/test_detection_rules.py::test_signguard_equals_its_definition",
     decides=True,
     references=("origin",),
-    claims=("permutation", "unanimity"),
+    claims=("unanimity",),
 )
 def signguard(
     updates: Updates,
@@ -41,7 +41,7 @@ def signguard(
     by the clients' largest, are clustered by mean shift. SignGuard-Sim adds the cosine and SignGuard-Dist the distance
     to the last aggregate, at first to the other clients, coded as the authors do. If both filters leave nobody,
     everybody counts, clipped. The bandwidth is the mean distance to the n/2 nearest; fewer than four clients are not
-    clustered. An attacker with the length and the signs of honest updates passes.
+    clustered; of clusters of one size the clients' order decides. Who has honest length and signs passes.
     """
     d = updates.shape[1]
     median = middle(norms)

@@ -48,7 +48,7 @@ def defend(defence: Defence, updates: Tensor | Sequence[Tensor], f: int = 0, **k
         "previous": torch.zeros(D),
         "stream": Stream(0, "defence", 1),
         "state": {},
-        "layers": (Layer("all", slice(0, D), (D,)),),
+        "layers": (Layer("weight", slice(0, D - 2), (2, (D - 2) // 2)), Layer("bias", slice(D - 2, D), (2,))),
     }
     return defence(updates, Situation(f=f, **{**situation, **known}))
 
@@ -316,7 +316,8 @@ def test_only_rules_that_decide_about_clients_flag() -> None:
     updates = rows(9)
     for name in entries("aggregator"):
         entry = find("aggregator", name)
-        verdict = defend(chain(name), updates, f=1)
+        base = "median" if "base" in entry.asks else None
+        verdict = defend(chain(name, base=base), updates, f=1, probe=lambda update: (float(update.norm()), 0.5))
         assert (verdict.flagged is not None) == bool(entry.decides), name
         assert entry.returns == "weights" or verdict.weights is None, name
 
