@@ -195,6 +195,8 @@ DRAWN: dict[str, tuple[Callable[[dict[str, Told]], Figure], tuple[str, ...]]] = 
 def main(arguments: list[str]) -> None:
     names = [name for name in arguments if name in DRAWN] or list(DRAWN)
     folders = [Path(name) for name in arguments if name not in DRAWN]
+    if len(folders) not in (0, 2):
+        sys.exit(__doc__)
     source, target = folders or (ROOT / "results" / "bench", ROOT / "plots" / "gallery")
     for name in names:
         function, parts = DRAWN[name]
@@ -247,7 +249,7 @@ def _legend(figure: Figure, ax: Axes, note: str) -> None:
     cpu = plt.Line2D([], [], color="white", markeredgecolor="0.3", marker="o", markersize=4.5, linestyle="")
     (floor,) = ax.get_legend_handles_labels()[0]
     labels = [f"wall seconds ({note})", "CPU seconds", "all cores at their measured peak"]
-    figure.legend([wall, cpu, floor], labels, loc="outside lower center", ncols=3)
+    figure.legend([wall, cpu, floor], labels, loc="outside lower center", ncols=3 if figure.get_figwidth() > 7 else 1)
 
 
 def _times(value: float) -> str:

@@ -15,7 +15,7 @@ from fedpoison.types import Cosines, Norms, Positive, State, Updates, Weights
     evidence="tests/unit/test_detection_rules.py::test_clipped_clustering_equals_its_definition",
     decides=True,
     references=("origin",),
-    claims=("permutation", "unanimity"),
+    claims=("unanimity",),
 )
 def clipped_clustering(
     updates: Updates, norms: Norms, state: State, *, max_tau: Positive | None = None

@@ -88,7 +88,7 @@ class Case:
 
     def jittered(self, seed: int) -> "Case":
         """The updates moved by a ten-thousandth, which no tie survives."""
-        size = self.updates.abs().max() * 1e-4
+        size = (float(self.updates.abs().max()) or 1.0) * 1e-4
         return replace(self, updates=self.updates + size * drawn(seed, *self.shape).to(self.updates.dtype))
 
 
