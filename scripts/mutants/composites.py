@@ -11,7 +11,7 @@ MUTANTS = [
     (
         "the base's bound is not checked",
         "defence.py",
-        '        return [f"in {entry.name}: {broken}"] if broken else []\n',
+        '        return [f"in {entry.name}: {problem}" for problem in Defence((), self.base).problems(rows, f)]\n',
         "        return []\n",
         "tests/unit/test_supplies.py",
     ),
