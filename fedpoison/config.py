@@ -133,8 +133,9 @@ class Config(Section):
             table["data"][option] = fingerprint(table["data"][option])
         if not self.engine.entry.file_hash:
             name = "sequential" if self.engine.name == "sequential" else "batched"
-            stack = self.engine.step[1].get("stack")  # convolutions round by it
-            table["engine"] = [name, stack] if stack else name
+            options = self.engine.step[1]
+            told = [options.get("stack"), options.get("lost") == "event"]  # convolutions round by the first
+            table["engine"] = [name, *told] if any(told) else name
         if self.warm_start and self.warm_start.file:
             table["warm_start"] = fingerprint(self.warm_start.file)
         if not self.malicious:

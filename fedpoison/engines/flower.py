@@ -28,14 +28,15 @@ def flower(
     recipe: Recipe | None,
     *,
     transport: Literal["process", "simulation", "deployment"] = "process",
-    lost: Literal["event", "error"] = "event",
+    lost: Literal["event", "error"] = "error",
     patience: Positive = 600.0,
     stack: Count | None = None,
 ) -> Engine:
     """The batched engine in Flower's clients, a node a client: the same bits, whatever carries them.
 
     `transport`: "process"; "simulation", Flower's on Ray, started here unless a ServerApp runs this; "deployment", the
-    SuperLink whose ServerApp runs this. `lost`: what a client is that fails or is not heard of for `patience` seconds.
+    SuperLink whose ServerApp runs this. `lost`: what a client is that fails or is not heard of for `patience` seconds;
+    if an "event", the run goes on without it.
     `stack`: as for batched.
     """
     here = batched(model, federation, local, stack=stack)

@@ -103,6 +103,7 @@ def test_users_files_and_the_server_s_root_set(tmp_path: Path, transport: str) -
 def test_the_transport_is_no_part_of_the_hash() -> None:
     hashes = {parse({**TABLE, "engine": e}).hash for e in ({"name": "flower", "lost": "error"}, {"name": "batched"})}
     assert len(hashes) == 1
+    assert parse({**TABLE, "engine": {"name": "flower", "lost": "event"}}).hash not in hashes  # fewer clients, other bits
 
 
 # ---- the Grid of a ServerApp, as a simulation or a deployment lends it
@@ -137,7 +138,7 @@ def silent(partition: int, number: str) -> Callable[[Message], bool]:
 
 def test_a_client_that_is_not_heard_of_costs_that_client() -> None:
     with grids.lending(Scattered(client_app(trainer), 6, silent(3, "1"))):
-        state, records = played({**TABLE, "threat": {}}, transport="simulation")
+        state, records = played({**TABLE, "threat": {}}, transport="simulation", lost="event")
     first, second = records
     assert first["cohort"] == [0, 1, 2, 4, 5]
     assert [(e["what"], e["clients"]) for e in first["events"]] == [("lost", [3])]
@@ -159,7 +160,7 @@ def test_attackers_and_their_victims_can_be_lost(threat: dict[str, Any]) -> None
     honest = next(i for i in range(6) if i not in malicious)
     for gone in (malicious[0], honest):
         with grids.lending(Scattered(client_app(trainer), 6, silent(gone, "1"))):
-            state, records = played(table, transport="simulation")
+            state, records = played(table, transport="simulation", lost="event")
         idle = threat.get("knows") == "all" and gone in malicious  # nobody asks for its own training
         assert records[0]["cohort"] == [i for i in range(6) if i != gone or idle]
         assert {event["what"] for record in records for event in record["events"]} <= {"lost", "attack"}
@@ -198,7 +199,7 @@ def test_a_lost_client_ends_the_run_if_that_is_wanted() -> None:
         grids.lending(Scattered(client_app(trainer), 6, silent(3, "2"))),
         pytest.raises(RuntimeError, match=r"clients were lost on Flower: client 3: not heard of for 5 s"),
     ):
-        played(TABLE, transport="simulation", lost="error", patience=5.0)
+        played(TABLE, transport="simulation", patience=5.0)
 
 
 def lying(partition: int, change: Callable[[RecordDict], RecordDict]) -> ClientApp:
@@ -238,7 +239,7 @@ LIES: dict[str, tuple[Callable[[RecordDict], RecordDict], str]] = {
 def test_a_reply_that_cannot_be_used_costs_that_client(name: str) -> None:
     change, why = LIES[name]
     with grids.lending(Scattered(lying(4, change), 6)):
-        state, records = played({**TABLE, "threat": {}, "rounds": 1}, transport="simulation")
+        state, records = played({**TABLE, "threat": {}, "rounds": 1}, transport="simulation", lost="event")
     (event,) = records[0]["events"]
     assert (event["what"], event["clients"]) == ("lost", [4])
     assert why in event["detail"]
