@@ -90,7 +90,9 @@ class Config(Section):
         """What the defence is told; None where it is told the truth of each round."""
         if self.defence.f == "true":
             return None
-        return self.expected_malicious if self.defence.f is None else self.defence.f
+        if self.defence.f is not None:
+            return self.defence.f
+        return 0 if self.threat.actor == "data" else self.expected_malicious  # no client is malicious then
 
     @property
     def attack(self) -> str:
@@ -137,7 +139,7 @@ class Config(Section):
             told = [options.get("stack"), options.get("lost") == "event"]  # convolutions round by the first
             table["engine"] = [name, *told] if any(told) else name
         if self.warm_start and self.warm_start.file:
-            table["warm_start"] = fingerprint(self.warm_start.file)
+            table["warm_start"]["file"] = fingerprint(self.warm_start.file)
         if not self.malicious:
             table["threat"] = {"data": table["threat"].get("data")}
         chosen = (self.model, self.engine, self.data.dataset, self.data.partition, self.threat.data)

@@ -2,7 +2,8 @@
 
 `asr`: the triggered test inputs whose true class is not the target, classified as the target.
 `asr_untriggered`: the same inputs without the trigger. `target_success`: for attacks without a trigger, the
-attacked test inputs that get the label the attacker wants.
+attacked test inputs that get the label the attacker wants; `source_recall`: those of an attack from class to class that
+still get their own.
 """
 
 import copy
@@ -19,8 +20,8 @@ from fedpoison.federation import Shard
 from fedpoison.measures import finite
 from fedpoison.models.vector import load
 from fedpoison.parallel import in_parallel
-from fedpoison.registry import Step
-from fedpoison.types import Images, Labels, Params, Probe, Update
+from fedpoison.poisoning import Aim
+from fedpoison.types import Labels, Params, Probe, Update
 
 _CHUNK = 500
 """Test samples a task: fixed, so that results do not depend on the number of threads."""
@@ -36,6 +37,7 @@ class Scores:
     asr: float | None = None
     asr_untriggered: float | None = None
     target_success: float | None = None
+    source_recall: float | None = None
     validation_accuracy: float | None = None
     validation_loss: float | None = None
     client_accuracy: float | None = None
@@ -54,22 +56,14 @@ class Evaluator:
         self,
         net: nn.Module,
         dataset: Dataset,
-        attack: Step | None,
+        aim: Aim | None,
         validation: Shard | None = None,
         held_out: Sequence[Shard] = (),
     ) -> None:
         self._net, self._dataset = copy.deepcopy(net).eval(), dataset
         self._validation = validation
         self._held_out = [shard for shard in held_out if len(shard)]
-        self._aimed: tuple[Images, Images, Labels] | None = None
-        self._goal = attack[0].goal if attack else None
-        if attack:
-            entry, options = attack
-            images, labels = dataset.test_images, dataset.test_labels
-            presented, wanted = entry.aim(images, labels, dataset.n_classes, **options)
-            mask = wanted >= 0
-            if mask.any():
-                self._aimed = presented[mask], images[mask], wanted[mask]
+        self._aim = aim
 
     def __call__(self, params: Params) -> Scores:
         """Evaluate the model with these parameters."""
@@ -86,14 +80,17 @@ class Evaluator:
             scores = self._validated(scores, self._validation)
         if self._held_out:
             scores = self._with_clients(scores)
-        if self._aimed is None:
-            return scores
-        presented, plain, wanted = self._aimed
-        hit = float((self._predict(presented, wanted)[0] == wanted).double().mean())
-        if self._goal != "backdoor":
-            return replace(scores, target_success=hit)
-        untriggered = float((self._predict(plain, wanted)[0] == wanted).double().mean())
-        return replace(scores, asr=hit, asr_untriggered=untriggered)
+        return self._attacked(scores, self._aim) if self._aim else scores
+
+    def _attacked(self, scores: Scores, aim: Aim) -> Scores:
+        predicted = self._predict(aim.presented, aim.wanted)[0]
+        hit = float((predicted == aim.wanted).double().mean())
+        if aim.goal == "backdoor":
+            untriggered = self._predict(aim.plain, aim.wanted)[0]
+            return replace(scores, asr=hit, asr_untriggered=float((untriggered == aim.wanted).double().mean()))
+        if aim.goal == "source_to_target":
+            return replace(scores, target_success=hit, source_recall=float((predicted == aim.labels).double().mean()))
+        return replace(scores, target_success=hit)
 
     def _validated(self, scores: Scores, shard: Shard) -> Scores:
         labels = shard.labels[shard.index]

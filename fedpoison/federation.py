@@ -1,8 +1,8 @@
 """Who holds which samples, clean and poisoned, and who takes part in a round."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +30,9 @@ class Shard:
 
 
 class Federation:
-    """A data set split over clients by a partition; `poison` is what an attacker does to its shard.
+    """A data set split over clients by a partition.
 
+    `poison(client, index)` gives a client's samples when they are attacked.
     `root` and `validation` train samples are set apart for the server first: no client has any of them.
     `held_out` is the share of each client's samples, rounded half up, on which it does not train.
     """
@@ -42,7 +43,7 @@ class Federation:
         partition: Step,
         clients: int,
         seed: int,
-        poison: Step | None = None,
+        poison: Callable[[int, Tensor], tuple[Images, Labels]] | None = None,
         *,
         root: int = 0,
         validation: int = 0,
@@ -95,26 +96,9 @@ class Federation:
         if not poisoned or self._poison is None:
             return self._clean(index)
         if client not in self._poisoned:
-            self._poisoned[client] = self._poison_shard(client, index)
+            images, labels = self._poison(client, index)
+            self._poisoned[client] = Shard(images, labels, torch.arange(len(index)))
         return self._poisoned[client]
-
-    def _poison_shard(self, client: int, index: Tensor) -> Shard:
-        assert self._poison is not None
-        entry, options = self._poison
-        supply: dict[str, Any] = {
-            "images": self.dataset.train_images[index],
-            "labels": self.dataset.train_labels[index],
-            "n_classes": self.dataset.n_classes,
-            "rng": Stream(self.seed, "poison", client=client).torch(),
-        }
-        images, labels = entry.call(supply, options)
-        for name, given, got in (("images", supply["images"], images), ("labels", supply["labels"], labels)):
-            if (got.shape, got.dtype) != (given.shape, given.dtype):
-                was, now = (f"{tuple(t.shape)} {t.dtype}" for t in (given, got))
-                raise ValueError(f"{entry.name} returned {name} {now} for {was}")
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.dataset.n_classes:
-            raise ValueError(f"{entry.name} returned labels outside of 0 to {self.dataset.n_classes - 1}")
-        return Shard(images, labels, torch.arange(len(index)))
 
     @property
     def largest(self) -> int:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fedpoison.types import Chosen, Noisy
-from fedpoison.vocabulary import CLAIMS, REFERENCES, VOCABULARY, WITHSTANDS
+from fedpoison.vocabulary import CLAIMS, GOALS, REFERENCES, SAMPLES, VOCABULARY, WITHSTANDS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -101,7 +101,19 @@ _NAMES: dict[str, Any] = {"__builtins__": {}, "comb": _choose}
 """What a bound may name besides n, f and options: comb(n, k) is n choose k."""
 _NOT_BY_BLOCKS = {"state", "rng", "previous", "params", "root_update", "layers", "base", "probe"}
 _TRAITS = {"paper", "source", "evidence", "needs", "coordinatewise", "decides", "references", "claims", "returns"}
-_TRAITS |= {"recipe", "rows", "keeps_clients", "goal", "aim", "check", "licence", "places", "contents", "base_rows"}
+_TRAITS |= {
+    "recipe",
+    "rows",
+    "keeps_clients",
+    "goal",
+    "samples",
+    "aim",
+    "check",
+    "licence",
+    "places",
+    "contents",
+    "base_rows",
+}
 _TRAITS |= {"kappa", "kappa_source"}
 _TRAITS |= {"withstands"}
 
@@ -297,23 +309,30 @@ def update_attack(*, paper: str = "", source: str = "", evidence: str = "") -> C
 def data_attack(
     *,
     aim: Callable[..., Any],
-    goal: str,
+    goal: str | Callable[..., str],
     paper: str = "",
     source: str = "",
     evidence: str = "",
+    samples: tuple[str, ...] = SAMPLES,
     check: Callable[..., list[str]] | None = None,
 ) -> Callable[[F], F]:
     """Enter an attack on a shard: it returns (images, labels).
 
-    `goal` is "backdoor" or "mislabel". `aim(images, labels, n_classes, **options)` says what the attacker
-    wants of test samples: (images as they are presented, the wanted label or −1 where nothing is wanted).
+    `goal`: "availability", "targeted", "source_to_target" or "backdoor", or a function of the options that says which.
+    `aim(images, labels, n_classes, **options)` says what the attacker wants of test samples: (images as they are
+    presented, the wanted label or −1 where nothing is wanted).
+    `samples`: the kinds it is for, of "pictures", "rows" and "tokens".
     `check(n_classes, **options)` lists what is wrong with the options for that many classes.
     """
+    if isinstance(goal, str):
+        _known("goal", (goal,), GOALS)
+    _known("samples", samples, SAMPLES)
     traits = {
         "paper": paper,
         "source": source,
         "evidence": evidence,
         "goal": goal,
+        "samples": samples,
         "aim": aim,
         "check": check,
     }

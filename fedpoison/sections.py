@@ -19,7 +19,7 @@ from fedpoison.data.augment import Augment
 from fedpoison.defence import Defence
 from fedpoison.delivery import Late
 from fedpoison.rounding import half_up
-from fedpoison.threat import Draw, Knowledge, check_knowledge
+from fedpoison.threat import Actor, Draw, Knowledge, check_knowledge
 from fedpoison.training import ClientMomentum, Local
 
 
@@ -156,7 +156,13 @@ class Schedule(Section):
 
 
 class ThreatConfig(Section):
-    """[threat]: how many are malicious, what they know and what they do."""
+    """[threat]: how many are malicious, what they know and what they do.
+
+    `actor`: a malicious "client", or an outsider who poisons the "data" of so many clients, which train honestly.
+    `surrogate`: epochs for which an attacker trains a net of its own to craft poison with, for attacks that do.
+    """
+
+    actor: Actor = "client"
 
     malicious: int | None = Field(None, ge=0)
     share: float | None = Field(None, ge=0, le=1)
@@ -165,6 +171,7 @@ class ThreatConfig(Section):
     data: maybe_a("data_attack") = None
     update: maybe_a("update_attack") = None
     sybils: float | None = Field(None, ge=0, allow_inf_nan=False)
+    surrogate: int = Field(20, ge=0)
     schedule: Schedule = Schedule()
 
     @model_validator(mode="after")
@@ -174,6 +181,9 @@ class ThreatConfig(Section):
             problems.append(f"malicious = {self.malicious} and share = {self.share} are alternatives; give one")
         if (self.malicious or self.share) and not (self.data or self.update):
             problems.append("there are malicious clients but no attack: give threat.data or threat.update")
+        if self.actor == "data":
+            ours = [f"threat.{name}" for name in ("update", "sybils") if getattr(self, name) is not None]
+            problems += [f'with actor = "data" clients are honest, and {name} is a client\'s doing' for name in ours]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -219,16 +229,24 @@ class WarmStart(Section):
     """[warm_start]: begin with a trained model instead of a random one.
 
     `rounds`: the run's first rounds are without an attack and under the plain mean; all cells of a seed that agree
-    on the rest share them. `file`: a model.safetensors of the same net. Only parameters are taken over.
+    on the rest share them. `file`: a model.safetensors of the same net. Only parameters are taken over. With a file,
+    `train_last`: only the last so many layers that have parameters are trained and sent, the others are frozen;
+    `fresh`: these last layers begin anew, with random parameters.
     """
 
     rounds: int | None = Field(None, ge=1)
     file: str | None = None
+    train_last: int | None = Field(None, ge=1)
+    fresh: bool = False
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "WarmStart":
         if (self.rounds is None) == (self.file is None):
             raise ValueError(f"give rounds or file; they are {self.rounds} and {self.file!r}")
+        if self.train_last and self.file is None:
+            raise ValueError(f"train_last = {self.train_last} freezes layers of a file, and none is given")
+        if self.fresh and not self.train_last:
+            raise ValueError("fresh = true is for the layers that train_last counts, and it is not given")
         return self
 
     @field_validator("file")

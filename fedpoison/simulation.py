@@ -16,15 +16,17 @@ from fedpoison.config import Config, parse
 from fedpoison.data import Dataset
 from fedpoison.evaluation import Evaluator, RootProbe
 from fedpoison.federation import Federation
+from fedpoison.models import frozen
 from fedpoison.models.dropout import with_streams
 from fedpoison.models.inputs import Normalise
-from fedpoison.models.vector import check_net, flatten, layers_of
+from fedpoison.models.vector import check_net, flatten, layers_of, load
+from fedpoison.poisoning import Poison, Surrogate, aim_of
 from fedpoison.records import RunFolder, load_params
 from fedpoison.round import State, World, play
 from fedpoison.seeding import Stream
 from fedpoison.threat import Threat
 from fedpoison.training import Engine, Recipe
-from fedpoison.types import Event
+from fedpoison.types import Event, Params
 from fedpoison.vocabulary import Record
 
 
@@ -82,32 +84,35 @@ def build(config: Config) -> tuple[World, State]:
     """The world of a run and the state before its first round. ValueError if the parts do not fit."""
     source, source_options = config.data.dataset.step
     dataset = _dataset(source.function, json.dumps(source_options, sort_keys=True))
-    entry, options = config.model.step
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(Stream(config.seed, "model").integer())
-        shown = {"input_shape": dataset.input_shape, "n_classes": dataset.n_classes, "vocabulary": dataset.vocabulary}
-        net = _prepared(entry.call(shown, options), config, dataset)
-        check_net(net, dataset.input_shape, dataset.n_classes, dataset.vocabulary)
+    net, params, front = _net(config, dataset)
     threat = _threat(config, dataset)
     data, count = config.data, config.clients.count
     if data.augment and len(dataset.input_shape) != 3:
         raise ValueError(f"data.augment is for pictures, these samples have shape {dataset.input_shape}")
+    if data.augment and front:
+        raise ValueError("data.augment changes samples at every step, and warm_start.train_last sees each but once")
+    seen = frozen.seen_through(front, dataset) if front else dataset
+    poison, aim = None, None
+    if threat.data:
+        fixed, epochs = tuple(sorted(threat.fixed_ids)), config.threat.surrogate
+        surrogate = Surrogate(front, net, params, seen, config.clients.local, epochs, config.seed)
+        poison = Poison(threat.data, dataset, config.seed, fixed, surrogate, front)
+        found = aim_of(threat.data, dataset)
+        aim = found.through(front) if found else None
     federation = Federation(
-        dataset,
+        seen,
         data.partition.step,
         count,
         config.seed,
-        threat.data,
+        poison,
         root=data.root.samples if data.root else 0,
         validation=data.validation_samples(len(dataset.train_labels)),
         held_out=config.clients.held_out,
         augment=data.augment,
     )
-    honest = [federation.held_out(i) for i in range(count) if i not in threat.fixed_ids]
+    malicious = threat.fixed_ids if config.threat.actor == "client" else frozenset[int]()
+    honest = [federation.held_out(i) for i in range(count) if i not in malicious]
     engine, engine_options = config.engine.step
-    params = flatten(net)
-    if config.warm_start and config.warm_start.file:
-        params = load_params(Path(config.warm_start.file), params)
     world = World(
         seed=config.seed,
         rounds=config.rounds,
@@ -126,17 +131,39 @@ def build(config: Config) -> tuple[World, State]:
             engine_options,
         ),
         defence=config.defence.chain,
-        evaluator=Evaluator(net, dataset, threat.data, federation.validation, honest),
+        evaluator=Evaluator(net, seen, aim, federation.validation, honest),
         layers=layers_of(net),
         probe=RootProbe(net, federation.shard(count)) if data.root else None,
     )
     return world, State(0, params, torch.zeros_like(params))
 
 
+def _net(config: Config, dataset: Dataset) -> tuple[nn.Module, Params, nn.Module | None]:
+    """The net that is trained, its parameters before the first round, and the frozen net in front of it, if any."""
+    entry, options = config.model.step
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(Stream(config.seed, "model").integer())
+        shown = {"input_shape": dataset.input_shape, "n_classes": dataset.n_classes, "vocabulary": dataset.vocabulary}
+        net = _prepared(entry.call(shown, options), config, dataset)
+        check_net(net, dataset.input_shape, dataset.n_classes, dataset.vocabulary)
+    warm, cold = config.warm_start, flatten(net)
+    if not (warm and warm.file):
+        return net, cold, None
+    trained = load_params(Path(warm.file), cold)
+    if not warm.train_last:
+        return net, trained, None
+    load(net, trained)
+    front, end = frozen.split(net, warm.train_last)
+    params = flatten(end)
+    return end, cold[-len(params) :] if warm.fresh else params, front
+
+
 def _recipe(config: Config) -> Recipe:
     """What a client's training depends on, as text; files of the user's are named by their whole path."""
     table, stack = config.table(), config.engine.step[1].get("stack")
-    table = {name: table[name] for name in ("name", "seed", "rounds", "data", "model", "clients", "threat")}
+    kept = ["name", "seed", "rounds", "data", "model", "clients", "threat"]
+    kept += ["warm_start"] if config.warm_start and config.warm_start.file else []
+    table = {name: table[name] for name in kept}
     return Recipe(json.dumps({**table, "engine": {"name": "batched", **({"stack": stack} if stack else {})}}), trainer)
 
 
@@ -177,8 +204,11 @@ def _prepared(net: Any, config: Config, dataset: Dataset) -> Any:
 def _threat(config: Config, dataset: Dataset) -> Threat:
     threat, schedule = config.threat, config.threat.schedule.after(config.warm_rounds)
     data, update = (c.step if c else None for c in (threat.data, threat.update))
-    if data and data[0].check:
-        problems = data[0].check(dataset.n_classes, **data[1])
+    if data:
+        entry, options = data
+        problems = entry.check(dataset.n_classes, **options) if entry.check else []
+        if dataset.kind not in entry.samples:
+            problems.append(f"{entry.name} is for {' or '.join(entry.samples)}, and these samples are {dataset.kind}")
         if problems:
             raise ValueError("; ".join(problems))
     fixed, clients = threat.draw == "fixed", config.clients.count

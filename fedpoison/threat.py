@@ -12,6 +12,7 @@ from fedpoison.seeding import Stream
 from fedpoison.types import ClientIds, Event, Honest, Malicious, Params, Twins, Update, Verdict
 
 Knowledge = Literal["colluders", "all", "defence"]
+Actor = Literal["client", "data"]
 Draw = Literal["fixed", "per_cohort", "per_round"]
 
 

@@ -45,6 +45,9 @@ VOCABULARY: dict[str, dict[str, str]] = {
         "images": "[samples, ...] float32 in [0, 1], one client's shard",
         "labels": "[samples] int64",
         "n_classes": "how many classes there are",
+        "attacker": "which of the clients that are always attacked at this is, from 0; else the client's id",
+        "victims": "[victims, ...] the test samples that the attack aims at, as they will be presented",
+        "surrogate": "nn.Module, the attacker's own net, trained on this client's samples, in evaluation mode",
         "rng": "torch.Generator, this client's stream",
     },
     "dataset": {},
@@ -76,5 +79,10 @@ WITHSTANDS = ("huge rows", "huge rows in one direction", "nothing")
 
 Record = dict[str, Any]
 """One line of rounds.jsonl; what was not measured is None."""
+GOALS = ("availability", "targeted", "source_to_target", "backdoor")
+"""What an attack on the data is after: no use of the model at all; certain test samples taken for another class; a
+class taken for another; whatever has a trigger taken for a class."""
+SAMPLES = ("pictures", "rows", "tokens")
+"""Kinds of samples: [channels, height, width] in [0, 1], [features] of any size, [length] int64."""
 PHASES = ("train", "attack", "defence", "evaluate")
 """The parts of a round whose seconds are recorded."""

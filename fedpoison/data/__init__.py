@@ -49,6 +49,13 @@ class Dataset:
         """One sample's shape."""
         return tuple(self.train_images.shape[1:])
 
+    @property
+    def kind(self) -> str:
+        """What its samples are, one of vocabulary.SAMPLES."""
+        if self.vocabulary is not None:
+            return "tokens"
+        return "rows" if len(self.input_shape) == 1 else "pictures"
+
 
 def _from_arrays(*values: Any) -> Dataset:
     with warnings.catch_warnings():

@@ -11,6 +11,7 @@ from fedpoison.engines import pictures
 from fedpoison.engines.layers import Layer
 from fedpoison.models.dropout import StreamDropout
 from fedpoison.models.inputs import Normalise
+from fedpoison.models.vector import leaves
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def net_of(model: nn.Module, input_shape: tuple[int, ...], tokens: bool, slots: 
 
     `tokens`: whether samples are sequences of token ids.
     """
-    modules = _leaves(model) if type(model) is nn.Sequential else []
+    modules = leaves(model) if type(model) is nn.Sequential else []
     parameters = [p for m in modules for p in m.parameters()]
     plain = not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
     if not plain or len({id(p) for p in parameters}) < len(parameters):
@@ -54,18 +55,13 @@ def net_of(model: nn.Module, input_shape: tuple[int, ...], tokens: bool, slots: 
     return building.net(normalise)
 
 
-def _leaves(model: nn.Sequential) -> list[nn.Module]:
-    """The modules in the order in which they are applied, a Sequential inside of another taken apart."""
-    return [leaf for module in model for leaf in (_leaves(module) if type(module) is nn.Sequential else [module])]
-
-
 @torch.no_grad()
 def convolution_work(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Multiplications of the convolutions of a Sequential in a forward pass of one sample; 0 if it has none."""
     work, sample = 0, torch.zeros(1, *input_shape)
-    leaves = _leaves(model) if type(model) is nn.Sequential else []
-    convolutions = [place for place, leaf in enumerate(leaves) if isinstance(leaf, nn.Conv2d)]
-    for leaf in leaves[: convolutions[-1] + 1 if convolutions else 0]:
+    modules = leaves(model) if type(model) is nn.Sequential else []
+    convolutions = [place for place, leaf in enumerate(modules) if isinstance(leaf, nn.Conv2d)]
+    for leaf in modules[: convolutions[-1] + 1 if convolutions else 0]:
         if not isinstance(leaf, StreamDropout):
             sample = leaf(sample)
         if isinstance(leaf, nn.Conv2d):

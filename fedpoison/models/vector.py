@@ -22,6 +22,11 @@ def travelling(net: nn.Module) -> list[nn.Parameter]:
     return [p for p in net.parameters() if p.requires_grad and p.is_floating_point()]
 
 
+def leaves(net: nn.Sequential) -> list[nn.Module]:
+    """The modules in the order in which they are applied, a Sequential inside of another taken apart."""
+    return [leaf for module in net for leaf in (leaves(module) if type(module) is nn.Sequential else [module])]
+
+
 def flatten(net: nn.Module) -> Params:
     """The travelling parameters as one new vector [d]."""
     return torch.cat([p.detach().flatten() for p in travelling(net)])

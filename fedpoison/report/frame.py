@@ -16,7 +16,7 @@ from fedpoison.vocabulary import PHASES, Record
 SCORES = (
     *("accuracy", "loss", "asr", "asr_untriggered", "target_success", "distance_to_honest_mean", "kappa"),
     *("validation_accuracy", "validation_loss", "client_accuracy", "worst_decile_accuracy"),
-    *("heterogeneity", "angle_to_honest_mean", "rejection_skew"),
+    *("source_recall", "heterogeneity", "angle_to_honest_mean", "rejection_skew"),
 )
 DETECTION = ("precision", "recall", "f1", "false_positive_rate", "malicious_weight", "auroc")
 _FLOATS = (

@@ -18,6 +18,7 @@ from fedpoison.lookup import entries, find
 from fedpoison.models.dropout import with_streams
 from fedpoison.models.inputs import Normalise
 from fedpoison.models.vector import flatten, load
+from fedpoison.poisoning import Poison
 from fedpoison.seeding import Stream
 from fedpoison.training import Engine, Local, Plan, Task, batches, train_client
 
@@ -419,7 +420,7 @@ def test_a_client_with_huge_samples_changes_nobody_else(client: int, stack: int)
     assert not wild[client].isfinite().all()
 
 
-@data_attack(aim=lambda images, labels, n_classes: (images, labels), goal="mislabel")
+@data_attack(aim=lambda images, labels, n_classes: (images, labels), goal="availability")
 def no_numbers(images, labels):  # type: ignore[no-untyped-def]
     """Make every sample NaN."""
     return images * torch.nan, labels
@@ -431,7 +432,7 @@ def test_a_client_that_poisons_its_samples_with_nan_changes_nobody_else(client: 
     data = dataset((17,), 140)
     entry = find("partition", "dirichlet")
     split = (entry, entry.validate({"alpha": 0.4}))
-    clients = Federation(data, split, CLIENTS, SEED, (find("data_attack", no_numbers), {}))
+    clients = Federation(data, split, CLIENTS, SEED, Poison((find("data_attack", no_numbers), {}), data, SEED))
     net, local = seeded(mlp(17, 8, CLASSES)), Local(batch_size=7, lr=0.1)
     params, tasks = flatten(net), [Task(i, poisoned=i == client) for i in range(CLIENTS)]
     calm = engine(name, net, clients, local).train(params, plan_of()).updates
@@ -520,7 +521,8 @@ def test_batches_are_drawn_anew_for_each_round_seed_and_client(name: str) -> Non
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_poisoned_task_trains_on_the_poisoned_shard(name: str) -> None:
     flip, data = find("data_attack", "label_flip"), dataset()
-    attacked = Federation(data, PIECES, CLIENTS, SEED, (flip, flip.validate({"target": "C-1-y"})))
+    poison = Poison((flip, flip.validate({"target": "C-1-y"})), data, SEED)
+    attacked = Federation(data, PIECES, CLIENTS, SEED, poison)
     mirrored = CLASSES - 1 - data.train_labels
     flipped = Federation(
         Dataset(data.train_images, mirrored, data.test_images, data.test_labels, CLASSES), PIECES, CLIENTS, SEED

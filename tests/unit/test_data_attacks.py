@@ -17,6 +17,7 @@ from fedpoison.data import Dataset
 from fedpoison.data.digits import digits
 from fedpoison.federation import Federation
 from fedpoison.lookup import find
+from fedpoison.poisoning import Poison
 from fedpoison.simulation import build
 
 LABELS = torch.arange(10).repeat(20)
@@ -379,7 +380,8 @@ def test_a_run_is_refused_before_its_first_round(attack: dict[str, Any], sentenc
 
 def poisoned_by(attack: Any, clients: int = 5, seed: int = 1, **options: Any) -> Federation:
     entry = find("data_attack", attack)
-    return Federation(digits(), (find("partition", "iid"), {}), clients, seed, (entry, entry.validate(options)))
+    poison = Poison((entry, entry.validate(options)), digits(), seed)
+    return Federation(digits(), (find("partition", "iid"), {}), clients, seed, poison)
 
 
 def test_a_shard_is_poisoned_the_same_each_time_and_each_client_by_a_stream_of_its_own() -> None:
@@ -398,12 +400,12 @@ def test_a_shard_is_poisoned_the_same_each_time_and_each_client_by_a_stream_of_i
     labels = torch.zeros(40, dtype=torch.int64)
     same = Dataset(torch.rand(40, 3), labels, torch.rand(2, 3), labels[:2], 2)
     flipping = (LABEL_FLIP, LABEL_FLIP.validate({"source": 0, "target": 1, "share": 0.5}))
-    alike = Federation(same, (find("partition", "iid"), {}), 2, 1, flipping)
+    alike = Federation(same, (find("partition", "iid"), {}), 2, 1, Poison(flipping, same, 1))
     assert not torch.equal(alike.shard(0, poisoned=True).labels, alike.shard(1, poisoned=True).labels)
 
 
 def returning(make: Callable[[Tensor, Tensor], Any]) -> Callable[..., Any]:
-    @data_attack(aim=lambda images, labels, n_classes: (images, labels), goal="mislabel")
+    @data_attack(aim=lambda images, labels, n_classes: (images, labels), goal="availability")
     def hostile(images, labels):  # type: ignore[no-untyped-def]
         """Return what cannot be trained on."""
         return make(images, labels)

@@ -11,6 +11,7 @@ from fedpoison.data import Dataset
 from fedpoison.evaluation import Evaluator, Scores
 from fedpoison.lookup import find
 from fedpoison.models.vector import flatten
+from fedpoison.poisoning import aim_of
 
 
 class ByTable(nn.Module):
@@ -44,7 +45,7 @@ def scores_of(
 ) -> Scores:
     entry = None if attack is None else find("data_attack", attack)
     step = None if entry is None else (entry, entry.validate(options))
-    evaluator = Evaluator(net or ByTable(), data, step)
+    evaluator = Evaluator(net or ByTable(), data, aim_of(step, data) if step else None)
     return evaluator(torch.tensor([scale]))
 
 
@@ -139,7 +140,7 @@ def test_evaluating_changes_neither_the_net_nor_the_data_nor_the_next_evaluation
     data, net = samples((0, 0), (1, 2), (3, 3)), Loud()
     before = data.test_images.clone()
     entry = find("data_attack", "badnets")
-    evaluator = Evaluator(net.train(), data, (entry, entry.validate({})))
+    evaluator = Evaluator(net.train(), data, aim_of((entry, entry.validate({})), data))
     first = evaluator(torch.tensor([1.0]))
     assert evaluator(torch.tensor([-1.0])) != first
     assert evaluator(torch.tensor([1.0])) == first

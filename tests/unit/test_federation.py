@@ -18,6 +18,7 @@ from fedpoison.federation import Federation, Shard
 from fedpoison.lookup import find
 from fedpoison.models.inputs import Normalise
 from fedpoison.models.vector import flatten
+from fedpoison.poisoning import Poison
 from fedpoison.round import play
 from fedpoison.seeding import Stream
 from fedpoison.simulation import build
@@ -71,7 +72,7 @@ def test_a_client_trains_on_one_sample_at_the_least() -> None:
 
 def test_a_poisoned_shard_is_of_what_the_client_trains_on() -> None:
     flip = find("data_attack", "label_flip")
-    split = federation(held_out=0.25, poison=(flip, flip.validate({"target": 0})))
+    split = federation(held_out=0.25, poison=Poison((flip, flip.validate({"target": 0})), dataset(), 0))
     clean, poisoned = split.shard(1), split.shard(1, poisoned=True)
     assert torch.equal(poisoned.images[poisoned.index], clean.images[clean.index])
 

@@ -103,7 +103,9 @@ def test_users_files_and_the_server_s_root_set(tmp_path: Path, transport: str) -
 def test_the_transport_is_no_part_of_the_hash() -> None:
     hashes = {parse({**TABLE, "engine": e}).hash for e in ({"name": "flower", "lost": "error"}, {"name": "batched"})}
     assert len(hashes) == 1
-    assert parse({**TABLE, "engine": {"name": "flower", "lost": "event"}}).hash not in hashes  # fewer clients, other bits
+    assert (
+        parse({**TABLE, "engine": {"name": "flower", "lost": "event"}}).hash not in hashes
+    )  # fewer clients, other bits
 
 
 # ---- the Grid of a ServerApp, as a simulation or a deployment lends it

@@ -62,6 +62,7 @@ def _aim(
     source="secondary: the square patch with one target, as the field uses it",
     evidence="tests/unit/test_data_attacks.py::test_badnets_stamps_and_relabels",
     goal="backdoor",
+    samples=("pictures",),
     aim=_aim,
     check=_check,
 )

@@ -44,11 +44,15 @@ def _aim(
     return images, torch.where(attacked, wanted, -1)
 
 
+def _goal(*, source: Source, target: Target, share: float) -> str:
+    return "availability" if source == "all" and not isinstance(target, int) else "source_to_target"
+
+
 @data_attack(
     paper="arXiv:2007.08432",
     source="secondary: the authors' code (source to target)",
     evidence="tests/unit/test_data_attacks.py::test_label_flip_flips_just_the_source",
-    goal="mislabel",
+    goal=_goal,
     aim=_aim,
     check=_check,
 )

@@ -1,0 +1,37 @@
+"""A net of which only the last layers are trained: what is frozen is applied to each sample once."""
+
+import torch
+from torch import Tensor, nn
+
+from fedpoison.data import Dataset
+from fedpoison.models.vector import leaves, travelling
+from fedpoison.parallel import in_parallel
+
+_CHUNK = 500
+
+
+def split(net: nn.Module, trained: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """The front of a Sequential, frozen, and its end, which has its last `trained` layers with parameters.
+
+    With `trained` = 1 the front gives the features that the last layer sees. ValueError if nothing would be frozen.
+    """
+    if type(net) is not nn.Sequential:
+        raise ValueError(f"only an nn.Sequential can be frozen in part, this net is a {type(net).__name__}")
+    modules = leaves(net)
+    places = [place for place, module in enumerate(modules) if travelling(module)]
+    if trained >= len(places):
+        raise ValueError(f"the net has {len(places)} layers with parameters: train_last = {trained} leaves none frozen")
+    cut = places[-trained]
+    return nn.Sequential(*modules[:cut]).eval().requires_grad_(False), nn.Sequential(*modules[cut:])
+
+
+@torch.no_grad()
+def apply(front: nn.Module, samples: Tensor) -> Tensor:
+    """What a frozen front makes of samples [N, ...], in pieces of a fixed size."""
+    return torch.cat(list(in_parallel(front, samples.split(_CHUNK))))
+
+
+def seen_through(front: nn.Module, dataset: Dataset) -> Dataset:
+    """The data set as what comes after a frozen front sees it."""
+    train, test = (apply(front, images) for images in (dataset.train_images, dataset.test_images))
+    return Dataset(train, dataset.train_labels, test, dataset.test_labels, dataset.n_classes, dataset.clients)

@@ -1,0 +1,193 @@
+"""Who poisons data, with what net, and what is frozen in front of the net that is trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fedpoison import data_attack
+from fedpoison.config import parse
+from fedpoison.data.digits import digits
+from fedpoison.errors import ConfigError
+from fedpoison.models import frozen
+from fedpoison.models.vector import flatten
+from fedpoison.round import play
+from fedpoison.simulation import build, simulate
+
+FLIP = {"name": "label_flip", "source": 5, "target": 7}
+
+
+def table(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "t",
+        "rounds": 2,
+        "data": "digits",
+        "model": {"name": "mlp", "hidden": [24]},
+        "clients": {"count": 5, "local": {"epochs": 2, "lr": 0.1}},
+        "threat": {"malicious": 2, "data": FLIP},
+        **changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model of these nets that was trained for a while."""
+    folder = tmp_path_factory.mktemp("backbone")
+    return str(simulate(parse(table(rounds=8, threat={})), folder).model)
+
+
+def warm(backbone: str, **changes: Any) -> dict[str, Any]:
+    return {"file": backbone, "train_last": 1, **changes}
+
+
+# The actor
+
+
+def test_an_outsiders_poison_is_what_malicious_clients_would_train_on() -> None:
+    made = [build(parse(table(threat={"malicious": 2, "data": FLIP, "actor": actor}))) for actor in ("client", "data")]
+    ids = made[0][0].threat.fixed_ids
+    assert len(ids) == 2
+    for client in range(5):
+        one, other = (world.federation.shard(client, client in ids) for world, _ in made)
+        assert torch.equal(one.labels[one.index], other.labels[other.index])
+
+
+def test_no_client_is_malicious_where_an_outsider_poisons_data() -> None:
+    threat = {"malicious": 5, "data": FLIP, "actor": "data"}  # every client: all of them are honest
+    config = parse(table(threat=threat, clients={"count": 5, "held_out": 0.2}, defence={"aggregator": "trimmed_mean"}))
+    assert config.f == 0
+    assert parse(table(threat={**threat, "malicious": 2}, defence={"f": 1})).f == 1
+    _, record = play(*reversed(build(config)))
+    assert record["client_accuracy"] is not None
+    assert record["malicious"] == [0, 1, 2, 3, 4]  # whose data are poisoned
+
+
+def test_what_only_a_client_can_do_is_refused_to_an_outsider() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(table(threat={"malicious": 1, "actor": "data", "data": FLIP, "update": "sign_flip", "sybils": 0.1}))
+    assert "threat.update" in str(caught.value)
+    assert "threat.sybils" in str(caught.value)
+
+
+# A frozen front
+
+
+def test_a_split_net_is_the_net() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Dropout(0.5)), nn.Linear(8, 3))
+    images = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = net.eval()(images)
+    front, end = frozen.split(net, 1)
+    assert flatten(end).numel() == 27
+    assert not any(p.requires_grad for p in front.parameters())
+    assert torch.equal(end(frozen.apply(front, images)), expected)
+
+
+@pytest.mark.parametrize(
+    ("net", "sentence"),
+    [
+        (nn.Linear(4, 2), "this net is a Linear"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "has 1 layers with parameters: train_last = 1"),
+    ],
+)
+def test_a_net_that_cannot_be_split_is_refused(net: nn.Module, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        frozen.split(net, 1)
+
+
+def test_only_the_last_layers_are_trained_and_the_rest_stays(backbone: str) -> None:
+    world, state = build(parse(table(warm_start=warm(backbone), threat={})))
+    assert len(state.params) == 24 * 10 + 10
+    assert world.federation.dataset.input_shape == (24,)
+    before = world.evaluator(state.params).accuracy
+    whole, start = build(parse(table(warm_start={"file": backbone}, threat={})))
+    assert before == pytest.approx(whole.evaluator(start.params).accuracy, abs=0.01)
+    fresh, new = build(parse(table(warm_start=warm(backbone, fresh=True), threat={})))
+    assert fresh.evaluator(new.params).accuracy < before - 0.2
+    for _ in range(2):
+        new, record = play(new, fresh)
+    assert record["accuracy"] > 0.8  # the features are good
+
+
+@pytest.mark.parametrize("engine", ["sequential", {"name": "flower", "transport": "process"}])
+def test_every_engine_trains_behind_a_frozen_front(backbone: str, engine: Any) -> None:
+    made = []
+    for name in ("batched", engine):
+        world, state = build(parse(table(warm_start=warm(backbone), engine=name)))
+        made.append(play(state, world)[0].params)
+    torch.testing.assert_close(*made, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"rounds": 1, "train_last": 1}, "none is given"),
+        ({"fresh": True}, "for the layers that train_last counts"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(backbone: str, changes: dict[str, Any], sentence: str) -> None:
+    given = changes if "rounds" in changes else {"file": backbone, **changes}
+    with pytest.raises(ConfigError, match=sentence):
+        parse(table(warm_start=given))
+
+
+def test_how_much_is_frozen_is_part_of_the_hash(backbone: str) -> None:
+    starts = [{"file": backbone}, warm(backbone), warm(backbone, fresh=True)]
+    assert len({parse(table(warm_start=start)).hash for start in starts}) == 3
+
+
+# The attacker's own net
+
+SEEN: dict[str, Any] = {}
+
+
+def nothing(images, labels, n_classes):  # type: ignore[no-untyped-def]
+    """Want the first test sample taken for class 3."""
+    wanted = torch.full_like(labels, -1)
+    wanted[0] = 3
+    return images, wanted
+
+
+@data_attack(aim=nothing, goal="targeted")
+def onlooker(images, labels, attacker, victims, surrogate):  # type: ignore[no-untyped-def]
+    """Keep what is shown."""
+    SEEN[attacker] = (images, labels, victims, surrogate)
+    return images.clone(), labels.clone()
+
+
+@pytest.mark.parametrize("frozen_front", [False, True])
+def test_an_attacker_trains_a_net_of_its_own_on_its_samples(backbone: str, frozen_front: bool) -> None:
+    start = {"warm_start": warm(backbone)} if frozen_front else {}
+    accuracies = {}
+    for epochs in (0, 30):
+        threat = {"malicious": 2, "data": f"{__file__}:onlooker", "surrogate": epochs}
+        world, state = build(parse(table(**start, threat=threat)))
+        play(state, world)
+        seen = world.threat.data[0].function.__globals__["SEEN"]  # a file of the user's is a module of its own
+        assert sorted(seen) == [0, 1]
+        images, labels, victims, net = seen[0]
+        assert torch.equal(victims, digits().test_images[:1])
+        assert images.shape[1:] == (1, 8, 8)
+        assert not net.training
+        accuracies[epochs] = float((net(images).argmax(dim=1) == labels).double().mean())
+    assert accuracies[30] > 0.95
+    assert accuracies[0] < 0.5 or frozen_front
+
+
+def test_the_targets_success_is_measured_on_the_victims_alone(tmp_path: Path) -> None:
+    threat = {"malicious": 1, "data": f"{__file__}:onlooker"}
+    world, state = build(parse(table(threat=threat)))
+    _, record = play(state, world)
+    assert record["target_success"] in (0.0, 1.0)
+    assert record["source_recall"] is None
+
+
+def test_from_class_to_class_the_sources_recall_is_measured() -> None:
+    world, state = build(parse(table()))
+    _, record = play(state, world)
+    assert record["source_recall"] == pytest.approx(record["per_class_recall"][5])
+    assert record["target_success"] <= 1 - record["source_recall"]
+    everything = {"malicious": 2, "data": {"name": "label_flip"}}
+    world, state = build(parse(table(threat=everything)))
+    assert play(state, world)[1]["source_recall"] is None
