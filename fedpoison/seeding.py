@@ -27,6 +27,7 @@ PURPOSES = (
     "sybils",
     "dropout",
     "tuning",
+    "surrogate",
 )
 
 
