@@ -393,6 +393,21 @@ def test_mixed_rows_equal_the_matrix_product(dtype: torch.dtype) -> None:
     torch.testing.assert_close(result, (mixing @ matrix.double()).to(dtype), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e-20, 1e20, 1e35])
+@pytest.mark.parametrize("d", [1, 127, 128, 1000])
+def test_norms_are_right_whatever_the_size_of_the_values(scale: float, d: int) -> None:
+    matrix = rows(5, d) * scale
+    expected = matrix.double().square().sum(dim=1).sqrt()
+    torch.testing.assert_close(row_norms(matrix), expected, rtol=1e-7, atol=0)
+    assert torch.equal(row_norms(matrix.double()), torch.linalg.vector_norm(matrix.double(), dim=1))
+
+
+def test_one_huge_value_among_tiny_ones_is_the_norm() -> None:
+    row = torch.full((1, 300), 1e-25)
+    row[0, 200] = 1e25
+    assert row_norms(row)[0] == pytest.approx(1e25, rel=1e-7)
+
+
 # ---- threads
 
 
