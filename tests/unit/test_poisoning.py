@@ -84,6 +84,21 @@ def test_a_split_net_is_the_net() -> None:
     assert torch.equal(end(frozen.apply(front, images)), expected)
 
 
+def test_what_a_front_makes_of_the_data_is_kept_for_the_same_front_and_data_alone() -> None:
+    torch.manual_seed(0)
+    made = [nn.Sequential(nn.Flatten(), nn.Linear(64, 4)) for _ in range(2)]
+    same = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    same.load_state_dict(made[0].state_dict())
+    first = frozen.seen_through(made[0], digits())
+    assert frozen.seen_through(same, digits()) is not first  # other data: digits() are made anew
+    data = digits()
+    first = frozen.seen_through(made[0], data)
+    assert frozen.seen_through(same, data) is first
+    other = frozen.seen_through(made[1], data)
+    assert not torch.equal(other.train_images, first.train_images)
+    assert not torch.equal(frozen.seen_through(nn.Sequential(*made[1], nn.ReLU()), data).test_images, other.test_images)
+
+
 @pytest.mark.parametrize(
     ("net", "sentence"),
     [
