@@ -115,6 +115,15 @@ MUTANTS = [
     ("a far centre is kept", "linalg/gram.py", "_FAR = 100.0", "_FAR = 1e300", LINALG),
     ("cancelled pairs are kept", "linalg/gram.py", "_CANCELLED = 1e-2", "_CANCELLED = 0.0", LINALG),
     (
+        "norms in float32 whatever the size of the values",
+        "linalg/blocks.py",
+        "if _ORDINARY[0] < norm < _ORDINARY[1]:",
+        "if True:",
+        LINALG,
+    ),
+    ("norms without the end of a row", "linalg/blocks.py", "row[whole:], dtype", "row[:0], dtype", LINALG),
+    ("norms of long pieces in float32", "linalg/blocks.py", "_PIECE = 128", "_PIECE = 1 << 30", LINALG),
+    (
         "sums in float32",
         "linalg/blocks.py",
         "(weights @ columns.double()).to(updates.dtype)",
