@@ -51,6 +51,7 @@ class Local(BaseModel):
     both: added to the gradient. `momentum` of SGD as in torch: v ← momentum · v + gradient. Memory is fresh each
     round. `prox`: μ of the proximal term μ/2 · ‖w − global‖² (Li et al. 2020, FedProx). `clip_norm`: the largest
     norm of a step's whole gradient, the proximal term's included. `loss`: the "mean" or the "sum" over a minibatch.
+    `precision`: "bf16" takes the products of layers in bfloat16, as torch's autocast does; weights stay float32.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -66,6 +67,7 @@ class Local(BaseModel):
     prox: float = Field(0.0, ge=0, allow_inf_nan=False)
     clip_norm: float | None = Field(None, gt=0, allow_inf_nan=False)
     loss: Literal["mean", "sum"] = "mean"
+    precision: Literal["fp32", "bf16"] = "fp32"
     rates: Rates = Rates()
 
     @model_validator(mode="before")
@@ -204,7 +206,7 @@ def train_client(
     set_stream(net, stream.of("dropout"))
     weights = travelling(net)
     start = [weight.detach().clone() for weight in weights]
-    optimizer = local.optimizer_for(weights)
+    optimizer, half = local.optimizer_for(weights), local.precision == "bf16"
     order = list(batches(stream, len(shard), local))
     drawn = augment.draws(stream.of("augment"), [len(batch) for batch in order]) if augment else repeat(None)
     for batch, draws in zip(order, drawn, strict=False):
@@ -213,7 +215,10 @@ def train_client(
         if augment and draws is not None:
             images = augment(images, draws)
         optimizer.zero_grad()
-        cross_entropy(net(images), shard.labels[index], reduction=local.loss).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            output = net(images)
+        output = output.float() if half else output
+        cross_entropy(output, shard.labels[index], reduction=local.loss).backward()
         if local.prox:
             for weight, origin in zip(weights, start, strict=True):
                 if weight.grad is not None:

@@ -168,7 +168,7 @@ def _train_stack(
         inputs = batches.inputs(step, active, space)
         if net.normalise:
             inputs = net.normalise(inputs.view(-1, *shape)).flatten(1)
-        now = Pass(taken.nets[:active], taken, counts[step].tolist(), drawn)
+        now = Pass(taken.nets[:active], taken, counts[step].tolist(), drawn, local.precision == "bf16")
         labels = batches.labels[batches.index[step, :active].flatten()].view(active, width)
         _step(net, inputs.view(active, width, -1), labels, share[step, :active], now)
         taken.end(active)

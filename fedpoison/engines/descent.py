@@ -137,13 +137,15 @@ def _nets(gradient: Gradient) -> int:
 
 def _add(values: Tensor, gradient: Gradient, beta: float, alpha: float) -> None:
     """values [k, ·] ← beta · values + alpha · gradient; what was there before does not count if beta is 0."""
+    if isinstance(gradient, tuple) and gradient[0].dtype != values.dtype:
+        gradient = torch.bmm(*gradient).flatten(1).to(values.dtype)
     if isinstance(gradient, tuple):
         left, right = gradient
         values.view(len(left), left.shape[1], right.shape[2]).baddbmm_(left, right, beta=beta, alpha=alpha)
     elif beta == 0:
         torch.mul(gradient, alpha, out=values)
     else:
-        values.mul_(beta).add_(gradient, alpha=alpha)
+        (values if beta == 1 else values.mul_(beta)).add_(gradient, alpha=alpha)
 
 
 def _zeros_like(nets: Tensor) -> Tensor:

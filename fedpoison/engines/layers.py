@@ -21,13 +21,18 @@ class Pass:
     """What the layers need to know of one step.
 
     `nets` [k, d]: the nets that still train; `taken`: where gradients go; `counts`: each net's samples without
-    padding; `drawn`: each net's stream of dropout.
+    padding; `drawn`: each net's stream of dropout; `half`: whether products are of bfloat16.
     """
 
     nets: Tensor
     taken: Descent
     counts: list[int]
     drawn: list[torch.Generator]
+    half: bool
+
+    def operand(self, values: Tensor) -> Tensor:
+        """The values as a product takes them."""
+        return values.bfloat16() if self.half else values
 
 
 @runtime_checkable
@@ -53,15 +58,17 @@ class Linear:
 
     def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, Tensor]:
         """One batched product."""
-        weight = self._weight(now).transpose(1, 2)
-        if self.bias is None:
-            return torch.bmm(entered, weight), entered
+        entered, weight = now.operand(entered), now.operand(self._weight(now)).transpose(1, 2)
+        if now.half or self.bias is None:
+            product = torch.bmm(entered, weight).float()
+            return product if self.bias is None else product.add_(now.nets[:, self.bias].unsqueeze(1)), entered
         return torch.baddbmm(now.nets[:, self.bias].unsqueeze(1), entered, weight), entered
 
     def backward(self, delta: Tensor, kept: Tensor, now: Pass, below: bool) -> Tensor | None:
         """The input's gradient before the weight moves, then the weight's as the two factors of a product."""
-        lower = torch.bmm(delta, self._weight(now)) if below else None
-        now.taken.take(self.weight, (delta.transpose(1, 2), kept))
+        factor = now.operand(delta)
+        lower = torch.bmm(factor, now.operand(self._weight(now))).float() if below else None
+        now.taken.take(self.weight, (factor.transpose(1, 2), kept))
         if self.bias is not None:
             now.taken.take(self.bias, _column_sums(delta))
         return lower

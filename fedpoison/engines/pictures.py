@@ -32,10 +32,13 @@ class Convolution:
     def forward(self, entered: Tensor, now: Pass) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """One grouped convolution."""
         weight = _in_slots(now.nets[:, self.weight], self.slots).view(-1, *self.shape[1:])
-        weight = weight.contiguous(memory_format=torch.channels_last)
+        weight = now.operand(weight.contiguous(memory_format=torch.channels_last))
+        entered = now.operand(entered)
         bias = None if self.bias is None else _in_slots(now.nets[:, self.bias], self.slots).flatten()
         groups = self.slots * self.groups
-        return torch.conv2d(entered, weight, bias, self.stride, self.padding, self.dilation, groups), (entered, weight)
+        bias = None if bias is None else now.operand(bias)
+        left = torch.conv2d(entered, weight, bias, self.stride, self.padding, self.dilation, groups)
+        return left.float(), (entered, weight)
 
     def backward(self, delta: Tensor, kept: tuple[Tensor, Tensor], now: Pass, below: bool) -> Tensor | None:
         """The gradients of a grouped convolution."""
@@ -43,11 +46,11 @@ class Convolution:
         k, biases = len(now.nets), None if self.bias is None else [len(weight)]
         geometry = biases, self.stride, self.padding, self.dilation, False, [0, 0], self.slots * self.groups
         wanted = [below, True, self.bias is not None]
-        lower, by_weight, by_bias = aten.convolution_backward(delta, entered, weight, *geometry, wanted)
-        now.taken.take(self.weight, by_weight.reshape(self.slots, -1)[:k])
+        lower, by_weight, by_bias = aten.convolution_backward(now.operand(delta), entered, weight, *geometry, wanted)
+        now.taken.take(self.weight, by_weight.reshape(self.slots, -1)[:k].float())
         if self.bias is not None:
-            now.taken.take(self.bias, by_bias.view(self.slots, -1)[:k])
-        return lower if below else None
+            now.taken.take(self.bias, by_bias.view(self.slots, -1)[:k].float())
+        return lower.float() if below else None
 
 
 @dataclass(frozen=True)

@@ -336,6 +336,24 @@ def text(samples: int = 140) -> Dataset:
     return Dataset(tokens, tokens[:, 0] % CLASSES, tokens[:9], tokens[:9, 0] % CLASSES, CLASSES, vocabulary=7)
 
 
+@pytest.mark.parametrize("net_name", [*NETS, *LAYERED])
+@pytest.mark.parametrize(
+    "change", [{}, {"momentum": 0.9, "prox": 0.1}, {"steps": 1}, {"optimizer": "adam", "eps": 0.1}]
+)
+def test_products_in_bfloat16_are_off_by_its_rounding_in_either_engine(net_name: str, change: dict[str, Any]) -> None:
+    clients = federation(dataset(PICTURE, 140) if net_name in LAYERED else dataset())
+    net, local = (
+        seeded((LAYERED if net_name in LAYERED else NETS)[net_name]),
+        Local(batch_size=13, lr=0.02, **change),
+    )
+    params, half = flatten(net), local.model_copy(update={"precision": "bf16"})
+    exact = reference(net, clients, local, plan_of())
+    for name, options in (("sequential", {}), ("batched", {"stack": 3})):
+        updates = engine(name, net, clients, half, **options).train(params, plan_of()).updates
+        off = (updates - exact).norm() / exact.norm()
+        assert 1e-5 < off < 16 * torch.finfo(torch.bfloat16).eps, name
+
+
 @pytest.mark.parametrize("padding", [None, 2])
 def test_an_embedding_in_a_stack_does_what_torch_does(padding: int | None) -> None:
     def make() -> nn.Module:
@@ -359,8 +377,13 @@ def test_an_embedding_in_a_stack_does_what_torch_does(padding: int | None) -> No
 @pytest.mark.parametrize("stack", [2, 3])
 @pytest.mark.parametrize(
     "local",
-    [Local(batch_size=7, momentum=0.5), Local(batch_size=13, steps=1), Local(batch_size=16)],
-    ids=["7", "1-of-13", "16"],
+    [
+        Local(batch_size=7, momentum=0.5),
+        Local(batch_size=13, steps=1),
+        Local(batch_size=16),
+        Local(batch_size=7, momentum=0.5, precision="bf16"),
+    ],
+    ids=["7", "1-of-13", "16", "7-bf16"],
 )
 def test_bits_in_stacks_of_pictures_depend_on_no_neighbour(net_name: str, stack: int, local: Local) -> None:
     clients, net = federation(dataset(PICTURE, 140)), seeded(LAYERED[net_name])
@@ -386,8 +409,10 @@ def test_bits_in_stacks_of_pictures_depend_on_no_neighbour(net_name: str, stack:
         Local(batch_size=13, weight_decay=0.1, prox=0.1),
         Local(batch_size=7, optimizer="adam", clip_norm=0.3),
         Local(batch_size=7, steps=1, weight_decay=0.1),
+        Local(batch_size=13, precision="bf16"),
+        Local(batch_size=7, steps=1, precision="bf16"),
     ],
-    ids=["32", "7-momentum", "13-decay-prox", "7-adam-clipped", "one-step"],
+    ids=["32", "7-momentum", "13-decay-prox", "7-adam-clipped", "one-step", "bf16", "one-step-bf16"],
 )
 def test_a_clients_bits_do_not_depend_on_stack_workers_or_stack_mates(widths: tuple[int, ...], local: Local) -> None:
     clients, net = federation(dataset((widths[0],), 140)), seeded(mlp(*widths))
