@@ -68,7 +68,7 @@ class Job:
         found = []
         for config in self.experiment.runs:
             clients, f = config.clients, config.f
-            if f is None or not config.malicious:
+            if f is None or not config.malicious or config.threat.actor == "data":
                 continue
             if config.threat.draw == "per_cohort" or clients.cohort == clients.count:
                 if config.expected_malicious > f:

@@ -14,7 +14,9 @@ from fedpoison.errors import ConfigError
 from fedpoison.models import frozen
 from fedpoison.models.vector import flatten
 from fedpoison.round import play
+from fedpoison.running import Job
 from fedpoison.simulation import build, simulate
+from fedpoison.sweep import load
 
 FLIP = {"name": "label_flip", "source": 5, "target": 7}
 
@@ -59,6 +61,7 @@ def test_no_client_is_malicious_where_an_outsider_poisons_data() -> None:
     config = parse(table(threat=threat, clients={"count": 5, "held_out": 0.2}, defence={"aggregator": "trimmed_mean"}))
     assert config.f == 0
     assert parse(table(threat={**threat, "malicious": 2}, defence={"f": 1})).f == 1
+    assert Job(load({**table(threat=threat), "seeds": [0]}), Path()).warnings() == []
     _, record = play(*reversed(build(config)))
     assert record["client_accuracy"] is not None
     assert record["malicious"] == [0, 1, 2, 3, 4]  # whose data are poisoned
