@@ -14,7 +14,20 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from turns import OURS, Bar, Program, TurnError, announce, arguments, best, console, draw, print_bars, ratio, write
+from turns import (
+    OURS,
+    Bar,
+    Program,
+    Turn,
+    arguments,
+    best,
+    console,
+    draw,
+    print_bars,
+    ratio,
+    take_turns,
+    write,
+)
 
 PROGRAMS = {
     OURS: Program("aggregators/fedpoison.py"),
@@ -60,7 +73,7 @@ def main() -> int:
     libraries = [OURS, *(name for name in given.libraries if name != OURS)]
     with tempfile.TemporaryDirectory() as folder:
         write_task(Path(folder), given)
-        turns, why, outputs = take_turns(libraries, Path(folder), given.repeats)
+        turns, why, outputs = take_all(libraries, Path(folder), given.repeats)
     found = found_in(turns, outputs, given.rules)
     bars = bars_of(found)
     show(found, why, given)
@@ -99,26 +112,14 @@ def write_task(folder: Path, given: argparse.Namespace) -> None:
 Outputs = dict[str, dict[str, np.ndarray]]
 
 
-def take_turns(
-    names: list[str], folder: Path, repeats: int
-) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str], Outputs]:
-    """Each library's turns, why one that failed did, and what came out; who failed once is not asked again."""
-    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    why: dict[str, str] = {}
+def take_all(libraries: list[str], folder: Path, repeats: int) -> tuple[dict[str, list[Turn]], dict[str, str], Outputs]:
+    """The libraries' turns, why one that failed did, and what came out."""
     outputs: Outputs = {}
-    for turn in range(repeats):
-        for name in names:
-            if name in why:
-                continue
-            announce(f"turn {turn + 1} of {repeats}: {name} ...")
-            try:
-                turns[name].append(PROGRAMS[name].run(folder))
-            except TurnError as reason:
-                why[name] = str(reason)
-                announce(f"{name}: {reason}")
-            else:
-                rules = turns[name][-1]["rules"]
-                outputs[name] = {rule: np.load(folder / f"result-{rule}.npy") for rule in rules}
+
+    def keep(name: str, turn: Turn) -> None:
+        outputs[name] = {rule: np.load(folder / f"result-{rule}.npy") for rule in turn["rules"]}
+
+    turns, why = take_turns({name: PROGRAMS[name] for name in libraries}, folder, repeats, keep)
     return turns, why, outputs
 
 

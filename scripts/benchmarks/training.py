@@ -20,14 +20,14 @@ from turns import (
     OURS,
     Bar,
     Program,
-    TurnError,
-    announce,
+    Turn,
     arguments,
     console,
     draw,
     measured_peak,
     print_bars,
     ratio,
+    take_turns,
     write,
 )
 
@@ -68,7 +68,12 @@ def main() -> int:
     peak = measured_peak()
     with tempfile.TemporaryDirectory() as folder:
         flops = write_work(Path(folder), given, local)
-        turns, why, models = take_turns(names, Path(folder), given.repeats)
+        models: dict[str, np.ndarray] = {}
+
+        def keep(name: str, turn: Turn) -> None:
+            models[name] = np.load(Path(folder) / "result.npy")
+
+        turns, why = take_turns({name: PROGRAMS[name] for name in names}, Path(folder), given.repeats, keep)
     found = {name: summary(turns[name]) for name in names if turns[name]}
     for name in found:
         found[name]["largest_difference"] = float(np.abs(models[name] - models[OURS]).max())
@@ -120,28 +125,6 @@ def multiplications(net: torch.nn.Module) -> int:
             total += weight.numel() * (sample[0, 0].numel() if sample.dim() == 4 else 1) * (2 if first else 3)
             first = False
     return total
-
-
-def take_turns(
-    names: list[str], folder: Path, repeats: int
-) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str], dict[str, np.ndarray]]:
-    """Each contender's turns, why one that failed did, and the final models; who failed once is not asked again."""
-    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    why: dict[str, str] = {}
-    models = {}
-    for turn in range(repeats):
-        for name in names:
-            if name in why:
-                continue
-            announce(f"turn {turn + 1} of {repeats}: {name} ...")
-            try:
-                turns[name].append(PROGRAMS[name].run(folder))
-            except TurnError as reason:
-                why[name] = str(reason)
-                announce(f"{name}: {reason}")
-            else:
-                models[name] = np.load(folder / "result.npy")
-    return turns, why, models
 
 
 def summary(turns: list[dict[str, Any]]) -> dict[str, Any]:

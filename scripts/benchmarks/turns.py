@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,6 +57,34 @@ class Program:
             return str(place / "bin" / "python")
         why = place.with_name(f"{place.name}.failed")
         raise TurnError(why.read_text().strip() if why.exists() else "not installed: run scripts/bench, which does it")
+
+
+Turn = dict[str, Any]
+
+
+def take_turns(
+    programs: Mapping[str, Program], folder: Path, repeats: int, keep: Callable[[str, Turn], None]
+) -> tuple[dict[str, list[Turn]], dict[str, str]]:
+    """Each contender's turns, and why one that failed did; who failed once is not asked again.
+
+    `keep(name, turn)` is called after each, while its files are in the folder.
+    """
+    turns: dict[str, list[Turn]] = {name: [] for name in programs}
+    why: dict[str, str] = {}
+    for number in range(repeats):
+        for name, program in programs.items():
+            if name in why:
+                continue
+            announce(f"turn {number + 1} of {repeats}: {name} ...")
+            try:
+                turn = program.run(folder)
+            except TurnError as reason:
+                why[name] = str(reason)
+                announce(f"{name}: {reason}")
+            else:
+                turns[name].append(turn)
+                keep(name, turn)
+    return turns, why
 
 
 @dataclass(frozen=True)

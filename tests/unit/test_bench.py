@@ -84,7 +84,8 @@ def test_missing_library_says_why_and_the_others_go_on(tmp_path, monkeypatch):
     (tmp_path / ".venvs").mkdir()
     (tmp_path / ".venvs" / "pfl.failed").write_text("pfl==0.6.0 cannot be installed: no network\n")
     monkeypatch.setattr(turns, "ROOT", tmp_path)
-    found, why, _ = training.take_turns(["pfl", "byzfl"], tmp_path, 2)
+    programs = {name: training.PROGRAMS[name] for name in ("pfl", "byzfl")}
+    found, why = turns.take_turns(programs, tmp_path, 2, lambda name, turn: pytest.fail(f"{name} took a turn"))
     assert found == {"pfl": [], "byzfl": []}
     assert why["pfl"] == "pfl==0.6.0 cannot be installed: no network"
     assert "scripts/bench" in why["byzfl"]
@@ -105,7 +106,7 @@ def rules_options(**changed: object) -> argparse.Namespace:
 def test_libraries_get_the_same_rows_and_agree(tmp_path):
     given = rules_options()
     aggregators.write_task(tmp_path, given)
-    turned, why, outputs = aggregators.take_turns(["fedpoison", "torch", "numpy"], tmp_path, 1)
+    turned, why, outputs = aggregators.take_all(["fedpoison", "torch", "numpy"], tmp_path, 1)
     found = aggregators.found_in(turned, outputs, given.rules)
     assert why == {}
     assert {name: row["note"] for name, row in found["krum"].items()} == {"fedpoison": "", "torch": ""}
