@@ -1,6 +1,6 @@
 """Who holds which samples, clean and poisoned, and who takes part in a round."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedpoison.data import Dataset
 from fedpoison.data.augment import Augment
+from fedpoison.parallel import in_parallel
 from fedpoison.registry import Step
 from fedpoison.rounding import half_up
 from fedpoison.seeding import Stream
@@ -95,10 +96,17 @@ class Federation:
         index = self._indices[client]
         if not poisoned or self._poison is None:
             return self._clean(index)
-        if client not in self._poisoned:
-            images, labels = self._poison(client, index)
-            self._poisoned[client] = Shard(images, labels, torch.arange(len(index)))
+        self.poison([client])
         return self._poisoned[client]
+
+    def poison(self, clients: Iterable[int]) -> None:
+        """Poison the samples of these clients, unless it is done; crafting may take long, so it is done in parallel."""
+        if (poison := self._poison) is None:
+            return
+        missing = [client for client in dict.fromkeys(clients) if client not in self._poisoned]
+        made = in_parallel(lambda client: poison(client, self._indices[client]), missing)
+        for client, (images, labels) in zip(missing, made, strict=True):
+            self._poisoned[client] = Shard(images, labels, torch.arange(len(labels)))
 
     @property
     def largest(self) -> int:

@@ -123,6 +123,7 @@ def _slots(model: nn.Module, federation: Federation, local: Local) -> int:
 
 
 def _shards(federation: Federation, plan: Plan) -> list[Shard]:
+    federation.poison(task.client for task in plan.tasks if task.poisoned)
     return [federation.shard(task.client, task.poisoned) for task in plan.tasks]
 
 
