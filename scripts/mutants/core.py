@@ -196,14 +196,14 @@ MUTANTS = [
     ),
     (
         "asr counts samples of the target class",
-        "attacks/data/badnets.py",
+        "attacks/data/relabelling.py",
         "torch.where(labels == target, -1, target)",
         "torch.full_like(labels, target)",
         f"{DATA} {EVALUATION}",
     ),
     (
-        "badnets changes the shard in place",
-        "attacks/data/badnets.py",
+        "backdoors change the shard in place",
+        "attacks/data/relabelling.py",
         "poisoned, relabelled = images.clone(), labels.clone()",
         "poisoned, relabelled = images, labels",
         f"{DATA} tests/contracts/test_attacks.py",

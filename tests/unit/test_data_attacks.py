@@ -328,6 +328,33 @@ def test_a_square_that_does_not_fit_is_refused(shape: tuple[int, ...], position:
         stamp(pictures(2, *shape), position, size, 1.0)
 
 
+@pytest.mark.parametrize(("position", "row", "column"), [("bottom_right", 3, 5), ("top_left", 1, 1), ([4, 6], 4, 6)])
+def test_a_pattern_shows_the_picture_where_it_is_negative(position: Any, row: int, column: int) -> None:
+    images, labels, drawn = pictures(4, 3, 6, 9), torch.tensor([1, 2, 0, 1]), [[1.0, -1.0, 0.0], [-0.5, 0.25, -9.0]]
+    expected = images.clone()
+    for i, line in enumerate(drawn):
+        for j, value in enumerate(line):
+            if value >= 0:
+                expected[:, :, row + i, column + j] = value
+    options = {"target": 0, "share": 1.0, "position": position, "pattern": drawn}
+    presented, wanted = aim(BADNETS, images, labels, 3, **options)
+    assert torch.equal(presented, expected)
+    assert wanted.tolist() == [0, 0, -1, 0]
+    poisoned, relabelled = badnets(images, labels, rng(), **options)
+    assert torch.equal(poisoned, torch.where((labels == 0)[:, None, None, None], images, expected))
+    assert (relabelled == 0).all()
+
+
+def test_a_pattern_of_one_value_is_the_square() -> None:
+    images = pictures(3)
+    assert torch.equal(stamp(images, "bottom_right", 3, 1.0, [[1.0] * 3] * 3), stamp(images, "bottom_right", 3, 1.0))
+
+
+def test_a_pattern_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="a pattern of 1 x 6 pixels at row 4, column -1 does not fit into images of"):
+        stamp(pictures(2), "bottom_right", 3, 1.0, [[1.0] * 6])
+
+
 def test_a_square_may_fill_the_image() -> None:
     assert (stamp(pictures(2), [0, 0], 6, 1.0) == 1).all()
 
@@ -344,6 +371,11 @@ def test_a_square_may_fill_the_image() -> None:
         ({"value": float("nan")}, "badnets.value = nan: "),
         ({"position": [1, 2, 3]}, r"position is a corner or [row, column], it is [1, 2, 3]"),
         ({"position": []}, "it is []"),
+        ({"pattern": []}, "pattern is rows of one length, it is []"),
+        ({"pattern": [[]]}, "pattern is rows of one length, it is [[]]"),
+        ({"pattern": [[1, 1], [1]]}, "pattern is rows of one length"),
+        ({"pattern": [[0.5, 1.5]]}, "a pixel of pattern is up to 1, or negative to let through"),
+        ({"pattern": [[float("nan")]]}, "a pixel of pattern is up to 1"),
     ],
 )
 def test_badnets_refuses_what_cannot_be(options: dict[str, Any], sentence: str) -> None:

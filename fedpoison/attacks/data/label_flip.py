@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fedpoison.attacks.data.relabelling import draw, missing
 from fedpoison.registry import data_attack
-from fedpoison.rounding import half_up
 from fedpoison.types import Images, Labels, Share
 
 Source = int | list[int] | Literal["all"]
@@ -15,9 +15,9 @@ Target = int | Literal["C-1-y", "random"]
 
 def _check(n_classes: int, *, source: Source, target: Target, share: float) -> list[str]:
     sources = list(range(n_classes)) if source == "all" else source if isinstance(source, list) else [source]
-    missing = [c for c in (*sources, target) if isinstance(c, int) and not 0 <= c < n_classes]
-    if missing:
-        return [f"label_flip: there is no class {c}, the classes are 0 to {n_classes - 1}" for c in missing]
+    problems = missing("label_flip", [c for c in (*sources, target) if isinstance(c, int)], n_classes)
+    if problems:
+        return problems
     if all(_wanted(c, n_classes, target) == c for c in sources):
         return [f"label_flip: with source = {source} and target = {target} nothing would be flipped"]
     return []
@@ -73,8 +73,7 @@ def label_flip(
     the attacked samples, rounded half up.
     """
     attacked, wanted = _attacked(labels, n_classes, source, target)
-    places = attacked.nonzero().flatten()
-    chosen = places[torch.randperm(len(places), generator=rng)[: half_up(share * len(places))]]
+    chosen = draw(attacked, share, rng)
     flipped = labels.clone()
     if target == "random":
         shift = torch.randint(1, n_classes, (len(chosen),), generator=rng)
