@@ -50,10 +50,17 @@ def aim_of(step: Step, dataset: Dataset) -> Aim | None:
     entry, options = step
     images, labels = dataset.test_images, dataset.test_labels
     presented, wanted = entry.aim(images, labels, dataset.n_classes, **options)
+    _check_tokens(entry.name, presented, dataset.vocabulary)
     mask = wanted >= 0
     if not mask.any():
         return None
     return Aim(goal_of(step), presented[mask], images[mask], labels[mask], wanted[mask])
+
+
+def _check_tokens(attack: str, images: Images, vocabulary: int | None) -> None:
+    if vocabulary is not None and images.numel() and not 0 <= int(images.min()) <= int(images.max()) < vocabulary:
+        seen = f"{int(images.min())} to {int(images.max())}"
+        raise ValueError(f"{attack} made tokens from {seen}, a vocabulary of {vocabulary} is 0 to {vocabulary - 1}")
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,7 @@ class Poison:
             if (got.shape, got.dtype) != (given.shape, given.dtype):
                 was, now = (f"{tuple(t.shape)} {t.dtype}" for t in (given, got))
                 raise ValueError(f"{entry.name} returned {name} {now} for {was}")
+        _check_tokens(entry.name, poisoned, self.dataset.vocabulary)
         if len(labels) and not 0 <= int(relabelled.min()) <= int(relabelled.max()) < self.dataset.n_classes:
             raise ValueError(f"{entry.name} returned labels outside of 0 to {self.dataset.n_classes - 1}")
         return poisoned, relabelled
