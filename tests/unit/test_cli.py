@@ -293,7 +293,7 @@ def test_list_as_json_has_the_defaults_and_the_bounds(call: Call) -> None:
 
 
 def test_nothing_is_both_there_and_left_out() -> None:
-    for kind in ("aggregator", "preaggregator"):
+    for kind in ("aggregator", "preaggregator", "data_attack"):
         assert not entries(kind).keys() & left_out(kind).keys()
 
 

@@ -5,6 +5,7 @@ from fedpoison.attacks.data import blended as blended
 from fedpoison.attacks.data import dba as dba
 from fedpoison.attacks.data import feature_trigger as feature_trigger
 from fedpoison.attacks.data import label_flip as label_flip
+from fedpoison.attacks.data import left_out as left_out
 from fedpoison.attacks.data import sig as sig
 from fedpoison.attacks.data import token_trigger as token_trigger
 from fedpoison.attacks.data import wanet as wanet

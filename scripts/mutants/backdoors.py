@@ -1,0 +1,112 @@
+"""Mistakes in the backdoors."""
+
+BACKDOORS = "tests/unit/test_backdoors.py"
+
+MUTANTS = [
+    (
+        "a backdoor poisons the target class too",
+        "attacks/data/relabelling.py",
+        "chosen = draw(labels != target, share, rng)",
+        "chosen = draw(labels >= 0, share, rng)",
+        BACKDOORS,
+    ),
+    (
+        "a backdoor's pattern covers what should show through",
+        "attacks/data/badnets.py",
+        "torch.where(patch < 0, below, ",
+        "torch.where(patch < -99, below, ",
+        "tests/unit/test_data_attacks.py",
+    ),
+    (
+        "a backdoor's blend is the wrong way round",
+        "attacks/data/blended.py",
+        "expand_as(images), alpha)",
+        "expand_as(images), 1 - alpha)",
+        BACKDOORS,
+    ),
+    (
+        "a blended backdoor's channels are alike",
+        "attacks/data/blended.py",
+        "torch.rand(images.shape[1:],",
+        "torch.rand(images.shape[2:],",
+        BACKDOORS,
+    ),
+    (
+        "the sinusoid backdoor is set in every class",
+        "attacks/data/sig.py",
+        "draw(labels == target, share, rng)",
+        "draw(labels != target, share, rng)",
+        BACKDOORS,
+    ),
+    (
+        "the sinusoid backdoor counts columns from 0",
+        "attacks/data/sig.py",
+        "arange(1, m + 1,",
+        "arange(0, m,",
+        BACKDOORS,
+    ),
+    ("the warp backdoor swaps x and y", "attacks/data/wanet.py", "torch.stack([x, y]", "torch.stack([y, x]", BACKDOORS),
+    (
+        "the warp backdoor's grid is not normalised",
+        "attacks/data/wanet.py",
+        "drawn / drawn.abs().mean()",
+        "drawn",
+        BACKDOORS,
+    ),
+    (
+        "the warp backdoor's corners are not aligned",
+        "attacks/data/wanet.py",
+        'mode="bicubic", align_corners=True',
+        'mode="bicubic", align_corners=False',
+        BACKDOORS,
+    ),
+    (
+        "the warp backdoor's noise falls on relabelled samples",
+        "attacks/data/wanet.py",
+        "rest = relabelled == labels",
+        "rest = relabelled != target",
+        BACKDOORS,
+    ),
+    (
+        "the warp backdoor's noise is one for all samples",
+        "attacks/data/wanet.py",
+        "off = torch.rand(grid.shape, generator=noise)",
+        "off = torch.rand(grid.shape[1:], generator=noise)",
+        BACKDOORS,
+    ),
+    (
+        "the distributed backdoor gives everyone the first part",
+        "attacks/data/dba.py",
+        "PARTS[attacker % 4],",
+        "PARTS[0],",
+        BACKDOORS,
+    ),
+    (
+        "the distributed backdoor is measured with one part",
+        "attacks/data/dba.py",
+        "stamp(images, PARTS, **look)",
+        "stamp(images, PARTS[:1], **look)",
+        BACKDOORS,
+    ),
+    (
+        "the backdoor in tables writes the values in the features' order",
+        "attacks/data/feature_trigger.py",
+        "rows[:, features] =",
+        "rows[:, sorted(features)] =",
+        BACKDOORS,
+    ),
+    (
+        "the backdoor in texts makes room at the end",
+        "attacks/data/token_trigger.py",
+        "texts[:, len(tokens) :], texts.shape[1]",
+        "texts[:, : -len(tokens)], texts.shape[1]",
+        BACKDOORS,
+    ),
+    (
+        "the backdoor in texts may leave the vocabulary",
+        "poisoning.py",
+        "_check_tokens(entry.name, presented, dataset.vocabulary)",
+        "pass",
+        BACKDOORS,
+    ),
+]
