@@ -30,6 +30,8 @@ def table(
 
     fedpoison table results/quickstart --rows rule --cols attack --metric accuracy --format markdown
 
+    fedpoison table results/quickstart --metric durability
+
     fedpoison table results/quickstart --rows defence.aggregator.name --cols threat.data.name --seeds
 
     Parameters
@@ -41,7 +43,8 @@ def table(
     cols
         The same for columns. The attack unless rows or cols are given.
     metric
-        What is shown; accuracy and attack success unless given.
+        What is shown; accuracy and attack success unless given. Besides the metrics of a round there is durability,
+        of a run: for how many rounds the attack lasted after it ended (≥: it outlasted the run).
     at
         Which round of a run: last, best (by validation accuracy) or a number.
     seeds

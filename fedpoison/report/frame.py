@@ -31,6 +31,10 @@ _FLOATS = (
 _NAMES = ("run", "name", "rule", "attack")
 METRICS = ("accuracy", "attack_success", *SCORES[1:], *DETECTION, "clean_accuracy", "clean_success", "damage")
 """What can be plotted; attack_success is asr, or target_success where there is no trigger."""
+RUN_METRICS = ("durability",)
+"""What a run as a whole has one of."""
+LASTS = 0.5
+"""The attack success above which an attack counts as there."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,16 @@ class Runs:
             )
         return pl.DataFrame(rows, schema_overrides=floats, infer_schema_length=None)
 
+    def summary(self) -> pl.DataFrame:
+        """A row a run: run, durability and outlasts (see `durability`)."""
+        rows = []
+        for folder in self.folders:
+            lasted, outlasts = durability(folder.records(), folder.described()[1]["schedule"])
+            rows.append({"run": folder.path.name, "durability": lasted, "outlasts": outlasts})
+        return pl.DataFrame(
+            rows, schema={"run": pl.String, "durability": pl.Float64, "outlasts": pl.Boolean}, orient="row"
+        )
+
     def shared(self) -> dict[str, Any]:
         """The settings in which all these runs agree, by dotted key."""
         tables = [flatten(folder.described()[0]) for folder in self.folders]
@@ -96,6 +110,34 @@ class Runs:
         """When each run's attack is on, by the run's hash; runs without an attack are left out."""
         described = {folder.path.name: folder.described()[1] for folder in self.folders}
         return {run: labels["schedule"] for run, labels in described.items() if labels["schedule"]}
+
+
+def durability(records: Sequence[Record], schedule: Mapping[str, Any] | None) -> tuple[int | None, bool]:
+    """How many rounds an attack lasts after it has ended, and whether it outlasts the run: then it is at least that.
+
+    After the lifespan of a backdoor of Zhang et al. 2022 (Neurotoxin, arXiv:2206.10341): the last evaluated round,
+    counted from the attack's last one, in which attack success is above LASTS; 0 if it never is again. The attack's
+    last round is the schedule's, whether or not an attacker was in the cohort. None where the attack does not end
+    before the run does, or success was above LASTS in no round since the attack began.
+    """
+    end = _last_attack(schedule) if schedule else None
+    if schedule is None or end is None:
+        return None, False
+    first = min(schedule.get("at") or [schedule["start"]])
+    successes = [(record["round"], _success(record)) for record in records if record["round"] >= first]
+    measured = [(round, success) for round, success in successes if success is not None]
+    there = [round for round, success in measured if success > LASTS]
+    if not there or measured[-1][0] <= end:
+        return None, False
+    return max(0, there[-1] - end), there[-1] == measured[-1][0]
+
+
+def _last_attack(schedule: Mapping[str, Any]) -> int | None:
+    """The last round in which an attack is on; None if it goes on to the end."""
+    start, every, end = (schedule.get(key) for key in ("start", "every", "end"))
+    if schedule.get("at"):
+        return int(max(schedule["at"]))
+    return None if end is None else int(start + (end - start) // every * every)
 
 
 def _row(record: Record, clean: Record | None) -> dict[str, Any]:

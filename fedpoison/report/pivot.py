@@ -12,7 +12,7 @@ from rich.table import Table
 from scipy.special import stdtrit
 
 from fedpoison.errors import ConfigError
-from fedpoison.report.frame import METRICS, Runs
+from fedpoison.report.frame import LASTS, METRICS, RUN_METRICS, Runs
 from fedpoison.report.grouping import without_references
 
 Format = Literal["text", "markdown", "latex", "csv", "json"]
@@ -21,25 +21,29 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Cell:
-    """What the seeds of one cell gave for one metric."""
+    """What the seeds of one cell gave for one metric; `at_least`: of which values only a lower bound is known."""
 
     values: tuple[float, ...]
+    at_least: tuple[bool, ...] = ()
 
     def text(self, seeds: bool) -> str:
         """Mean ± half of the 95 % t-interval; each seed's value too if asked for."""
         if not self.values:
             return "–"
         mean = f"{statistics.fmean(self.values):.3f}"
+        if any(self.at_least):
+            mean = f"≥{mean}"
         half = self.half_width
         interval = mean if half is None else f"{mean}±{half:.3f}"
-        listed = " ".join(f"{value:.3f}" for value in self.values)
+        bounds = self.at_least or (False,) * len(self.values)
+        listed = " ".join(f"{'≥' * least}{value:.3f}" for value, least in zip(self.values, bounds, strict=True))
         return f"{interval} ({listed})" if seeds and len(self.values) > 1 else interval
 
     @property
     def half_width(self) -> float | None:
-        """Half the width of the mean's 95 % confidence interval, by Student's t; None for a single seed."""
+        """Half the width of the mean's 95 % confidence interval, by Student's t; None for a single seed or a bound."""
         n = len(self.values)
-        if n < 2:
+        if n < 2 or any(self.at_least):
             return None
         quantile = float(stdtrit(n - 1, (1 + _CONFIDENCE) / 2))
         return quantile * statistics.stdev(self.values) / math.sqrt(n)
@@ -73,7 +77,7 @@ class Pivot:
         return self._plain().write_csv() if form == "csv" else self._plain().write_json()
 
     def _plain(self) -> pl.DataFrame:
-        """A row a cell and metric: mean, the interval's half width, seeds, and every value."""
+        """A row a cell and metric: mean, the interval's half width, seeds, whether it is a lower bound, every value."""
         lines: list[dict[str, Any]] = []
         for row, cells in zip(self.rows, self.cells, strict=True):
             for column, cell in zip(self.columns, cells, strict=True):
@@ -84,6 +88,7 @@ class Pivot:
                         "mean": statistics.fmean(cell.values) if cell.values else None,
                         "half_width": cell.half_width,
                         "seeds": len(cell.values),
+                        "at_least": any(cell.at_least),
                         "values": " ".join(repr(value) for value in cell.values),
                     }
                 )
@@ -109,6 +114,7 @@ def pivot(
     frame = runs.frame() if compared else without_references(runs)  # a clean run is a cell of its own, or in the way
     if not len(frame):
         raise ConfigError(["none of these runs has come to the end of a round"])
+    there_are = (*METRICS, *RUN_METRICS)
     known = [c for c in frame.columns if "." in c or c in ("rule", "attack", "seed", "name", "rounds")]
     same = {key: str(value) for key, value in runs.shared().items()}
     problems = [
@@ -116,11 +122,11 @@ def pivot(
         for k in keys
         if k not in known and k not in same
     ]
-    problems += [f"there is no metric {m!r}; there are {', '.join(METRICS)}" for m in metrics if m not in METRICS]
+    problems += [f"there is no metric {m!r}; there are {', '.join(there_are)}" for m in metrics if m not in there_are]
     if problems:
         raise ConfigError(problems)
     frame = frame.with_columns(pl.lit(same[key]).alias(key) for key in keys if key not in known)
-    last = _at(frame, at)
+    last = _at(frame, at).join(runs.summary(), on="run", how="left")
     chosen = list(metrics) or [m for m in ("accuracy", "attack_success") if last[m].is_not_null().any()]
     empty = [m for m in chosen if not last[m].is_not_null().any()]
     if empty:
@@ -136,7 +142,7 @@ def pivot(
         for column in column_values:
             of = [pl.col(k) == v for k, v in zip(columns, column, strict=True)]
             part = here.filter(pl.all_horizontal(pl.lit(True), *of)).sort("seed")
-            line += [Cell(tuple(part[metric].drop_nulls().to_list())) for metric in chosen]
+            line += [_cell(part, metric) for metric in chosen]
         cells.append(line)
     heads = [(*column, metric.replace("_", " ")) for column in column_values for metric in chosen]
     if len(chosen) == 1 and columns:
@@ -144,8 +150,17 @@ def pivot(
     count = last["seed"].n_unique()
     when = {"last": "the last round", "best": "the round of the best validation accuracy"}.get(at, f"round {at}")
     what = f"{chosen[0].replace('_', ' ')} in " if len(chosen) == 1 else "in "
+    lasting = f"durability: rounds after the attack's last one until its success is no longer above {LASTS}"
+    parts = [] if set(chosen) <= set(RUN_METRICS) else [f"{what}{when}"]
+    parts += [lasting] if "durability" in chosen else []
     spread = f", mean ± half of the 95 % t-interval over {count} seeds" if count > 1 else ""
-    return Pivot(tuple(rows), row_values, heads, cells, f"{what}{when}{spread}")
+    return Pivot(tuple(rows), row_values, heads, cells, "; ".join(parts) + spread)
+
+
+def _cell(part: pl.DataFrame, metric: str) -> Cell:
+    measured = part.drop_nulls(metric)
+    bounds = tuple(measured["outlasts"].to_list()) if metric == "durability" else ()
+    return Cell(tuple(measured[metric].to_list()), bounds)
 
 
 def _order(values: tuple[str, ...]) -> list[tuple[int, float, str]]:
@@ -206,6 +221,7 @@ def _markdown(heads: list[str], body: list[list[str]], names: int) -> str:
 
 
 _TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
+_TEX |= {"≥": r"$\geq$"}
 _TEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "…": r"\ldots{}"}
 
 

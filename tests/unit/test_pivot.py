@@ -12,7 +12,7 @@ import pytest
 
 from fedpoison import cli
 from fedpoison.errors import ConfigError
-from fedpoison.report.frame import Runs
+from fedpoison.report.frame import Runs, durability
 from fedpoison.report.pivot import Cell, pivot
 from fedpoison.running import Job
 from fedpoison.sweep import load
@@ -148,3 +148,66 @@ def test_special_letters_do_not_break_latex_or_markdown() -> None:
 def test_the_usual_table_is_rules_by_attacks(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["table", str(results)]) == 2  # two learning rates would share a cell
     assert "clients.local.lr" in capsys.readouterr().err
+
+
+def record(round: int, success: float | None) -> dict[str, Any]:
+    return {"round": round, "asr": success, "target_success": None}
+
+
+@pytest.mark.parametrize(
+    ("successes", "schedule", "expected"),
+    [
+        ([0.0, 0.9, 0.9, 0.8, 0.4, 0.1], {"end": 3}, (1, False)),
+        ([0.0, 0.9, 0.9, 0.4, 0.8, 0.1], {"end": 3}, (2, False)),  # the last round above, not the first below
+        ([0.0, 0.9, 0.9, 0.5, 0.5, 0.1], {"end": 3}, (0, False)),  # .5 is not above .5
+        ([0.0, 0.9, 0.9, 0.8, 0.7, 0.6], {"end": 3}, (3, True)),
+        ([0.0, 0.9, 0.9, None, 0.7, None], {"end": 3}, (2, True)),  # the last that was evaluated
+        ([0.0, 0.9, 0.9, 0.8, 0.4, 0.1], {"at": [2]}, (2, False)),
+        ([0.0, 0.9, 0.9, 0.8, 0.4, 0.1], {"end": 4, "every": 2}, (1, False)),  # rounds 1 and 3
+        ([0.0, 0.2, 0.4, 0.3, 0.2, 0.1], {"end": 3}, (None, False)),  # never succeeded
+        ([0.0, 0.9, 0.9, 0.8, 0.9, 0.9], {}, (None, False)),  # never ends
+        ([0.0, 0.9, 0.9, 0.8, 0.9, 0.9], {"end": 6}, (None, False)),  # ends with the run
+        ([0.9, 0.1, 0.1, 0.1, 0.1, 0.1], {"start": 2, "end": 3}, (None, False)),  # was high before it began
+        ([None] * 6, {"end": 3}, (None, False)),
+    ],
+)
+def test_durability_counts_rounds_from_the_attacks_last(
+    successes: list[float | None], schedule: dict[str, Any], expected: tuple[int | None, bool]
+) -> None:
+    records = [record(round, success) for round, success in enumerate(successes, start=1)]
+    assert durability(records, {"start": 1, "every": 1, "end": None, "at": None, **schedule}) == expected
+    assert durability(records, None) == (None, False)
+
+
+def test_a_mean_of_which_a_part_is_a_lower_bound_is_one() -> None:
+    cell = Cell((2.0, 4.0), (False, True))
+    assert cell.text(False) == "≥3.000"
+    assert cell.text(True) == "≥3.000 (2.000 ≥4.000)"
+    assert cell.half_width is None
+    assert Cell((2.0, 4.0), (False, False)).text(True).startswith("3.000±")
+
+
+def test_durability_is_a_column_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    badnets = {"name": "badnets", "size": 2, "target": 3}
+    threat = {"malicious": 3, "data": badnets, "schedule": {"start": 1, "end": 4}}
+    clients = {"count": 4, "local": {"epochs": 3, "lr": 0.5}}
+    made = {**TABLE, "name": "d", "seeds": [0], "rounds": 6, "threat": threat, "clients": clients, "sweep": {}}
+    Job(load(made), tmp_path).start()
+    runs = Runs.read([tmp_path])
+    (row,) = runs.summary().rows(named=True)
+    frame = runs.frame().sort("round")
+    above = [r for r, success in zip(frame["round"], frame["attack_success"], strict=True) if success > 0.5]
+    assert 4 in above
+    assert row["durability"] == max(above) - 4
+    assert row["outlasts"] == (max(above) == 6)
+    assert cli.main(["table", str(tmp_path), "--metric", "durability"]) == 0
+    said = capsys.readouterr().out
+    assert f"{'≥' * row['outlasts']}{row['durability']:.3f}" in said
+    assert "durability: rounds after the attack's last one" in said
+    assert "last round" not in said
+    both = ["table", str(tmp_path), "--metric", "accuracy", "--metric", "durability", "--format", "json"]
+    assert cli.main(both) == 0
+    lines = json.loads(capsys.readouterr().out)
+    assert [line["at_least"] for line in lines] == [False, row["outlasts"]]
+    assert cli.main(["table", str(tmp_path), "--metric", "durable"]) == 2
+    assert "durability" in capsys.readouterr().err
