@@ -39,9 +39,21 @@ def detection(verdict: Verdict, bad: Tensor) -> Measured:
         weights = verdict.weights
         measured["malicious_weight"] = float(weights[bad].sum() / weights.sum()) if weights.sum() else 0.0
         if (~bad).any():
-            gaps = weights[~bad].unsqueeze(1) - weights[bad]
-            measured["auroc"] = float((gaps > 0).double().mean() + 0.5 * (gaps == 0).double().mean())
+            measured["auroc"] = auroc(weights, ~bad)
     return measured
+
+
+def auroc(scores: Tensor, positive: Tensor) -> float | None:
+    """The chance that one of the positive (a mask [n]) has a higher score [n] than one of the others; a tie is half.
+
+    None where there are none of either.
+    """
+    others = scores[~positive].sort().values
+    pairs = int(positive.sum()) * len(others)
+    if not pairs:
+        return None
+    below, upto = (int(torch.searchsorted(others, scores[positive], right=right).sum()) for right in (False, True))
+    return below / pairs + 0.5 * ((upto - below) / pairs)
 
 
 def spread_of(verdict: Verdict, updates: Updates | Sequence[Tensor], honest: Tensor) -> Measured:
