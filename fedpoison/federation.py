@@ -51,7 +51,7 @@ class Federation:
         held_out: float = 0.0,
         augment: Augment | None = None,
     ) -> None:
-        self.dataset, self.clients, self.seed, self._poison, self.augment = dataset, clients, seed, poison, augment
+        self.dataset, self.clients, self.seed, self.poisoner, self.augment = dataset, clients, seed, poison, augment
         self._root, self._validation, rest = _set_apart(len(dataset.train_labels), root, validation, seed)
         entry, options = partition
         rng = Stream(seed, "partition").numpy()
@@ -94,14 +94,14 @@ class Federation:
         if client == self.clients:
             return self.root
         index = self._indices[client]
-        if not poisoned or self._poison is None:
+        if not poisoned or self.poisoner is None:
             return self._clean(index)
         self.poison([client])
         return self._poisoned[client]
 
     def poison(self, clients: Iterable[int]) -> None:
         """Poison the samples of these clients, unless it is done; crafting may take long, so it is done in parallel."""
-        if (poison := self._poison) is None:
+        if (poison := self.poisoner) is None:
             return
         missing = [client for client in dict.fromkeys(clients) if client not in self._poisoned]
         made = in_parallel(lambda client: poison(client, self._indices[client]), missing)

@@ -16,15 +16,21 @@ def preview(
     *,
     set: Annotated[list[str] | None, Parameter(name=["--set", "-s"], negative=())] = None,
     out: Path = Path("figures/preview.png"),
+    terminal: Annotated[bool, Parameter(negative=())] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
-    """Show who would hold what: each partition of an experiment as a table and a picture, before anything runs.
+    """Show who would hold what, and what attacks make of it: tables and pictures, before anything runs.
+
+    Each partition of an experiment has its counts; each attack on data what it changes, in how many samples of whom,
+    and how well detectors tell these from clean ones.
 
     Examples:
 
     fedpoison preview experiments/quickstart.toml
 
     fedpoison preview experiments/quickstart.toml --set data.partition.alpha=0.1 --out split.pdf
+
+    fedpoison preview experiments/quickstart.toml --terminal
 
     Parameters
     ----------
@@ -33,23 +39,40 @@ def preview(
     set
         key=value, as for `fedpoison run`.
     out
-        Where the picture goes: .png, .pdf or .svg.
+        Where the picture goes: .png, .pdf or .svg; that of the poison goes beside it, as split-poison.pdf beside
+        split.pdf.
+    terminal
+        Draw some poisoned pictures in the terminal too.
     as_json
-        The counts for machines instead of tables; no picture.
+        All this for machines instead of tables; no picture.
     """
     from fedpoison.errors import ConfigError
+    from fedpoison.report import poison_figure
+    from fedpoison.report.poison import poisonings
+    from fedpoison.report.poison_table import pictures, tables
     from fedpoison.report.preview import save, splits, summary, table
     from fedpoison.sweep import load, parse_assignment
 
     loaded = load(experiment, dict(map(parse_assignment, set or [])))
+    console = output()
     try:
-        found = splits(loaded)
+        found, poison = splits(loaded), poisonings(loaded)
         if as_json:
-            print(json.dumps([split.describe() for split in found]))
+            of = {split.key: [p.describe() for p in poison if p.split == split.key] for split in found}
+            print(json.dumps([{**split.describe(), "poison": of[split.key]} for split in found]))
             return
         for split in found:
-            output().print(table(split))
+            console.print(table(split))
             print(summary(split))
+        for attack in poison:
+            console.print()
+            for part in tables(attack):
+                console.print(part)
+            for part in pictures(attack, console) if terminal else ():
+                console.print(part)
         print(save(found, out))
+        drawn = poison_figure.save(poison, out.with_stem(f"{out.stem}-poison"))
+        if drawn:
+            print(drawn)
     except ValueError as error:
         raise ConfigError([str(error)]) from error

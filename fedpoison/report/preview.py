@@ -1,7 +1,7 @@
 """What a partition made of the data: who holds how many samples of which class."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +20,7 @@ from matplotlib.patches import Patch
 from rich.table import Table
 from torch import Tensor
 
+from fedpoison.component import Component
 from fedpoison.config import Config
 from fedpoison.simulation import build
 from fedpoison.sweep import Experiment
@@ -31,12 +32,16 @@ _FORMATS = (".png", ".pdf", ".svg")
 
 @dataclass(frozen=True)
 class Split:
-    """One partition of one seed: samples a client and class [n, C], label skews [n], and who is malicious all along."""
+    """One partition of one seed: samples a client and class [n, C], label skews [n], and who is malicious all along.
+
+    `key`: what tells it from others.
+    """
 
     title: str
     counts: Tensor
     skews: Tensor
     malicious: frozenset[int]
+    key: str = ""
 
     def describe(self) -> dict[str, Any]:
         """The same as plain values, for machines."""
@@ -53,27 +58,39 @@ def splits(experiment: Experiment) -> list[Split]:
     found: dict[str, Split] = {}
     seed = experiment.runs[0].seed
     for config in experiment.runs:
-        if config.seed == seed:
-            table = config.table()
-            sizes = {k: table["clients"].get(k) for k in ("count", "held_out")}
-            key = json.dumps([table["data"], sizes, config.malicious, config.threat.draw])
-            if key not in found:
-                found[key] = _split(config)
+        if config.seed == seed and (key := split_key(config)) not in found:
+            found[key] = _split(config, key)
     return list(found.values())
 
 
-def _split(config: Config) -> Split:
+def split_key(config: Config) -> str:
+    """What the split of a run depends on, but for its seed."""
+    table = config.table()
+    sizes = {k: table["clients"].get(k) for k in ("count", "held_out")}
+    return json.dumps([table["data"], sizes, config.malicious, config.threat.draw])
+
+
+def with_options(component: Component) -> str:
+    """The name of what was chosen, with those of its options that are not the usual ones."""
+    usual = component.entry.options
+    options = ", ".join(f"{k} = {v}" for k, v in component.options.items() if v != usual[k].default)
+    return component.label + (f" ({options})" if options else "")
+
+
+def split_title(config: Config, fixed: frozenset[int]) -> str:
+    """The partition, the data, and how many are malicious all along."""
+    attackers = f", {len(fixed)} malicious" if fixed else ""
+    return f"{with_options(config.data.partition)}: {config.data.dataset.label}{attackers}"
+
+
+def _split(config: Config, key: str) -> Split:
     world, _ = build(config)
     federation, ids = world.federation, torch.arange(config.clients.count)
     labels, classes = federation.dataset.train_labels, federation.dataset.n_classes
     shards = (federation.shard(i) for i in ids.tolist())
     counts = torch.stack([torch.bincount(labels[shard.index], minlength=classes) for shard in shards])
-    part = config.data.partition
-    usual = part.entry.options
-    options = ", ".join(f"{k} = {v}" for k, v in part.options.items() if v != usual[k].default)
-    attackers = f", {len(world.threat.fixed_ids)} malicious" if world.threat.fixed_ids else ""
-    title = f"{part.label}" + (f" ({options})" if options else "") + f": {config.data.dataset.label}{attackers}"
-    return Split(title, counts, federation.skew(ids), world.threat.fixed_ids)
+    fixed = world.threat.fixed_ids
+    return Split(split_title(config, fixed), counts, federation.skew(ids), fixed, key)
 
 
 def table(split: Split) -> Table:
@@ -135,11 +152,16 @@ def draw(found: Sequence[Split]) -> Figure:
 
 def save(found: Sequence[Split], out: Path) -> Path:
     """Draw the splits and save the picture; ValueError for another format than .png, .pdf or .svg."""
+    return save_figure(lambda: draw(found), out)
+
+
+def save_figure(make: Callable[[], Figure], out: Path) -> Path:
+    """Make a figure in the paper's style and save it; ValueError for another format than .png, .pdf or .svg."""
     if out.suffix not in _FORMATS:
         raise ValueError(f"figures are saved as {', '.join(_FORMATS)}, not {out.name!r}")
     out.parent.mkdir(parents=True, exist_ok=True)
     with plt.style.context(str(files("fedpoison.report") / "paper.mplstyle")):
-        figure = draw(found)
+        figure = make()
         figure.savefig(out)
         plt.close(figure)
     return out
