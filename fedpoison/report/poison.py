@@ -258,23 +258,28 @@ def _detections(
 ) -> tuple[tuple[Detection, ...], list[str]]:
     """How well the poison is told from all clients' clean samples, and what is to be said of that."""
     federation, dataset = world.federation, poison.dataset
+    remarks: list[str] = []
     poisoned = {p.client: p for p in crafted}
+    if not poisoned:
+        return (), remarks
     honest = [i for i in range(federation.clients) if i not in poisoned and i not in left_out]
-    index = torch.cat([federation.shard(i).index for i in honest]) if honest else torch.empty(0, dtype=torch.int64)
-    images = torch.cat([dataset.train_images[index], *(p.images for p in poisoned.values())])
-    labels = torch.cat([dataset.train_labels[index], *(p.relabelled for p in poisoned.values())])
-    bad = torch.cat([torch.zeros(len(index), dtype=torch.bool), *(p.changed | p.flipped for p in poisoned.values())])
-    if len(labels) > _POOL:
-        kept = torch.arange(_POOL) * len(labels) // _POOL
-        images, labels, bad = images[kept], labels[kept], bad[kept]
+    index = torch.cat([torch.empty(0, dtype=torch.int64), *(federation.shard(i).index for i in honest)])
+    total = len(index) + sum(len(p.labels) for p in poisoned.values())
+    kept = torch.arange(min(total, _POOL)) * total // min(total, _POOL)  # every so-many-th, in the clients' order
+    clean, rest = index[kept[kept < len(index)]], kept[kept >= len(index)] - len(index)
+    parts = [(p.images, p.relabelled, p.changed | p.flipped) for p in poisoned.values()]
+    made, given, marks = (torch.cat(part)[rest] for part in zip(*parts, strict=True))
+    images, labels = torch.cat([dataset.train_images[clean], made]), torch.cat([dataset.train_labels[clean], given])
+    bad = torch.cat([torch.zeros(len(clean), dtype=torch.bool), marks])
+    if not images.isfinite().all():
+        return (), ["some values are not finite: no detector is tried"]
     if not bad.any() or bad.all():
         return (), ["there are not both clean and poisoned samples for detectors to tell apart"]
     raw = "counts of tokens" if dataset.kind == "tokens" else "raw values"
     shown = {raw: raw_features(images, dataset.vocabulary)}
-    remarks = []
     try:
         features, epochs = _net_features(poison, images, labels)
-        shown[f"{config.model.label}, {epochs} epoch{'s' * (epochs > 1)} on these"] = features
+        shown[f"{config.model.label} trained on these for {epochs} epoch{'s' * (epochs > 1)}"] = features
     except ValueError as error:
         remarks.append(f"no features of a net: {error}")
     measured = [Detection(name, len(bad), int(bad.sum()), stealth(made, labels, bad)) for name, made in shown.items()]

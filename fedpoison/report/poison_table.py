@@ -75,7 +75,8 @@ def _counts(found: Poisoning) -> Table:
     for p in (*found.clients, everyone) if len(found.clients) > 1 else found.clients:
         counts = list(zip(*(count.tolist() for count in p.counts(n_classes)), strict=True))
         if wide:
-            cells = ["before\nafter", *(f"[dim]{b or '·'}[/]" + (f"\n{a}" if a != b else "") for b, a in counts)]
+            names = "before\nafter" if p.flipped.any() else "before"
+            cells = [names, *(f"[dim]{b or '·'}[/]" + (f"\n{a}" if a != b else "") for b, a in counts)]
         else:
             differing = [f"{label}: {b}→{a}" for label, (b, a) in enumerate(counts) if a != b]
             cells = [", ".join(differing) or "as before"]

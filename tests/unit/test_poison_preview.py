@@ -198,7 +198,7 @@ def test_of_many_attacked_clients_some_are_crafted(monkeypatch: pytest.MonkeyPat
 def test_detectors_are_tried_on_raw_values_and_on_a_nets_features() -> None:
     found = usual()
     raw, net = found.detections
-    assert (raw.features, net.features) == ("raw values", "mlp, 5 epochs on these")
+    assert (raw.features, net.features) == ("raw values", "mlp trained on these for 5 epochs")
     assert raw.samples == 1437
     assert raw.poisoned == sum(int((p.changed | p.flipped).sum()) for p in found.clients)
     assert set(raw.auroc) == {"knn_disagreement", "spectral_signatures", "activation_clustering"}
