@@ -78,8 +78,8 @@ def with_options(component: Component) -> str:
 
 
 def split_title(config: Config, fixed: frozenset[int]) -> str:
-    """The partition, the data, and how many are malicious all along."""
-    attackers = f", {len(fixed)} malicious" if fixed else ""
+    """The partition, the data, and how many are malicious, or poisoned, all along."""
+    attackers = f", {len(fixed)} {'malicious' if config.threat.actor == 'client' else 'poisoned'}" if fixed else ""
     return f"{with_options(config.data.partition)}: {config.data.dataset.label}{attackers}"
 
 
