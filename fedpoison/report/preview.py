@@ -67,7 +67,7 @@ def split_key(config: Config) -> str:
     """What the split of a run depends on, but for its seed."""
     table = config.table()
     sizes = {k: table["clients"].get(k) for k in ("count", "held_out")}
-    return json.dumps([table["data"], sizes, config.malicious, config.threat.draw])
+    return json.dumps([table["data"], sizes, config.malicious, config.threat.draw, config.threat.actor])
 
 
 def with_options(component: Component) -> str:
