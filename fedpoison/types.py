@@ -38,6 +38,7 @@ Mixing = Float[Tensor, "m n"]
 Crafted = Float[Tensor, "{n_malicious} d"]
 Images = Num[Tensor, "samples ..."]
 """Pictures or tables of numbers, or int64 tokens of text."""
+Victims = Num[Tensor, "victims ..."]
 Labels = Int[Tensor, " samples"]
 
 Positive = Annotated[float, Gt(0)]
