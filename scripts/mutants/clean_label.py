@@ -1,0 +1,118 @@
+"""Mistakes in the attacks that keep labels."""
+
+CLEAN_LABEL = "tests/unit/test_clean_label.py"
+
+MUTANTS = [
+    (
+        "feature collision's backward step is twice as long",
+        "attacks/data/feature_collision.py",
+        "/ (1 + rate * beta)",
+        "/ (1 + 2 * rate * beta)",
+        CLEAN_LABEL,
+    ),
+    (
+        "feature collision takes steps that are no better",
+        "attacks/data/feature_collision.py",
+        "better = objective <= reached",
+        "better = objective > reached",
+        CLEAN_LABEL,
+    ),
+    (
+        "feature collision's watermark is the wrong way round",
+        "attacks/data/feature_collision.py",
+        "opacity * victims + (1 - opacity)",
+        "(1 - opacity) * victims + opacity",
+        CLEAN_LABEL,
+    ),
+    (
+        "bullseye polytope moves each sample to the victim",
+        "attacks/data/bullseye_polytope.py",
+        "features(net, pictures).mean(dim=0)",
+        "features(net, pictures)",
+        CLEAN_LABEL,
+    ),
+    (
+        "witches' brew matches the gradient away from the wanted one",
+        "attacks/data/witches_brew.py",
+        "return 1 - cosine",
+        "return 1 + cosine",
+        CLEAN_LABEL,
+    ),
+    (
+        "witches' brew keeps the worst restart",
+        "attacks/data/witches_brew.py",
+        "if reached < least:",
+        "if reached > -least:",
+        CLEAN_LABEL,
+    ),
+    (
+        "the rate of Adam on signs does not fall",
+        "attacks/data/perturbing.py",
+        "lr * 0.1 **",
+        "lr * 1.0 **",
+        CLEAN_LABEL,
+    ),
+    (
+        "a box about pictures is rounded outwards",
+        "attacks/data/perturbing.py",
+        "lowest = torch.where(lowest.double() < low,",
+        "lowest = torch.where(lowest.double() > low,",
+        CLEAN_LABEL,
+    ),
+    (
+        "a ball about pictures is of all of them together",
+        "attacks/data/perturbing.py",
+        "dim=(1, 2, 3), keepdim",
+        "dim=(0, 1, 2, 3), keepdim",
+        CLEAN_LABEL,
+    ),
+    (
+        "label-consistent samples are made easier",
+        "attacks/data/label_consistent.py",
+        "return -cross_entropy",
+        "return cross_entropy",
+        CLEAN_LABEL,
+    ),
+    (
+        "the label-consistent trigger is not mirrored",
+        "attacks/data/label_consistent.py",
+        "PATTERN.flip(1)",
+        "PATTERN",
+        CLEAN_LABEL,
+    ),
+    (
+        "hidden triggers pair without regard to what is taken",
+        "attacks/data/hidden_trigger.py",
+        "left[row], left[:, column] = torch.inf, torch.inf",
+        "left[row] = torch.inf",
+        CLEAN_LABEL,
+    ),
+    (
+        "hidden triggers are sought near sources without the patch",
+        "attacks/data/hidden_trigger.py",
+        "patched = stamp(images[again], position, size, value)",
+        "patched = images[again]",
+        CLEAN_LABEL,
+    ),
+    (
+        "adversarial poison is moved to its own class",
+        "attacks/data/adversarial_poisoning.py",
+        "(own + 1) % n_classes",
+        "own",
+        CLEAN_LABEL,
+    ),
+    (
+        "noise has one sign",
+        "attacks/data/noisy_samples.py",
+        ".shape, generator=rng) - 1)",
+        ".shape, generator=rng))",
+        CLEAN_LABEL,
+    ),
+    (
+        "the victim is counted among all test samples",
+        "attacks/data/victims.py",
+        "places = (labels == source)",
+        "places = (labels >= 0)",
+        CLEAN_LABEL,
+    ),
+]
