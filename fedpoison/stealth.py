@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from fedpoison.attacks.data.features import features
 from fedpoison.measures import auroc
 from fedpoison.parallel import in_parallel
 from fedpoison.types import Images, Labels
@@ -99,20 +100,10 @@ def activation_clustering(features: Features, labels: Labels, components: int = 
     return Clusters(scores, silhouettes)
 
 
+@torch.no_grad()
 def last_features(net: nn.Module, images: Images) -> Features:
     """What the last linear layer of a net is given, for each of the images; ValueError if there is no such layer."""
-    layers = [module for module in net.modules() if isinstance(module, nn.Linear)]
-    if not layers:
-        raise ValueError(f"a {type(net).__name__} has no linear layer whose input could be the features")
-    seen: list[Tensor] = []
-    handle = layers[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1)))
-    try:
-        with torch.no_grad():
-            for chunk in images.split(_CHUNK):
-                net(chunk)
-    finally:
-        handle.remove()
-    return torch.cat(seen)
+    return torch.cat([features(net, chunk).flatten(1) for chunk in images.split(_CHUNK)])
 
 
 def raw_features(images: Images, vocabulary: int | None = None) -> Features:
