@@ -11,7 +11,7 @@ from fedpoison.data import Dataset
 from fedpoison.federation import Shard
 from fedpoison.models.frozen import apply
 from fedpoison.models.vector import load
-from fedpoison.registry import Step
+from fedpoison.registry import Step, goal_of
 from fedpoison.seeding import Stream
 from fedpoison.training import Local, train_client
 from fedpoison.types import Images, Labels, Params
@@ -36,13 +36,6 @@ class Aim:
         if front is None:
             return self
         return replace(self, presented=apply(front, self.presented), plain=apply(front, self.plain))
-
-
-def goal_of(step: Step) -> str:
-    """What an attack with these options is after, one of vocabulary.GOALS."""
-    entry, options = step
-    goal: str = entry.goal if isinstance(entry.goal, str) else entry.goal(**options)
-    return goal
 
 
 def aim_of(step: Step, dataset: Dataset) -> Aim | None:

@@ -90,6 +90,7 @@ class Entry:
             "asks": list(self.asks),
             "options": {name: _jsonable(p.default) for name, p in self.options.items()},
             **{key: value for key, value in self.traits.items() if isinstance(value, str | bool | tuple | None)},
+            **({"goal": goal_of((self, self.validate({})))} if self.goal else {}),
         }
 
 
@@ -119,6 +120,14 @@ _TRAITS |= {"withstands"}
 
 Step = tuple[Entry, Mapping[str, Any]]
 """An entry and its validated options."""
+
+
+def goal_of(step: Step) -> str:
+    """What an attack on data with these options is after, one of vocabulary.GOALS."""
+    entry, options = step
+    goal: str = entry.goal if isinstance(entry.goal, str) else entry.goal(**options)
+    return goal
+
 
 ENTRIES: dict[str, dict[str, Entry]] = {kind: {} for kind in VOCABULARY}
 LEFT_OUT: dict[str, dict[str, str]] = {kind: {} for kind in VOCABULARY}

@@ -77,8 +77,16 @@ def list_(
 
 def _row(entry: "Entry", by_need: bool) -> list[str]:
     defaults = entry.describe()["options"].items()
-    options = ", ".join(f"{name} = {'–' if value is None else json.dumps(value)}" for name, value in defaults)
+    options = ", ".join(f"{name} = {_shown(value)}" for name, value in defaults)
     if not by_need:
-        return [entry.name, entry.summary, options, entry.kind]
+        known = entry.describe()
+        aimed = f": {known['goal'].replace('_', ' ')}, in {', '.join(known['samples'])}" if entry.goal else ""
+        return [entry.name, entry.summary, options, entry.kind.replace("_", " ") + aimed]
     given = [word for word in entry.asks if word not in ("n", "f", "rng")]
     return [entry.name, entry.summary, options, entry.needs or "", ", ".join([*given, *entry.references])]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return repr(float(f"{value:.4g}"))
+    return "–" if value is None else json.dumps(value)

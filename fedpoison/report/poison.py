@@ -17,7 +17,8 @@ from fedpoison.config import Config
 from fedpoison.data import Dataset
 from fedpoison.models.frozen import apply
 from fedpoison.models.vector import travelling
-from fedpoison.poisoning import Aim, Poison, Surrogate, aim_of, goal_of
+from fedpoison.poisoning import Aim, Poison, Surrogate, aim_of
+from fedpoison.registry import goal_of
 from fedpoison.report.preview import split_key, split_title, with_options
 from fedpoison.round import World
 from fedpoison.simulation import build

@@ -15,8 +15,7 @@ from fedpoison import dataset, model, parallel
 from fedpoison.config import parse
 from fedpoison.data import Dataset
 from fedpoison.lookup import entries
-from fedpoison.poisoning import goal_of
-from fedpoison.registry import Entry
+from fedpoison.registry import Entry, goal_of
 from fedpoison.round import play
 from fedpoison.seeding import Stream
 from fedpoison.simulation import build
