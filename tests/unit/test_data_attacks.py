@@ -12,12 +12,14 @@ from torch import Tensor
 from fedpoison import data_attack
 from fedpoison.attacks.data.badnets import badnets, stamp
 from fedpoison.attacks.data.label_flip import label_flip
+from fedpoison.attacks.data.targeted_flip import targeted_flip
 from fedpoison.config import parse
 from fedpoison.data import Dataset
 from fedpoison.data.digits import digits
 from fedpoison.federation import Federation
 from fedpoison.lookup import find
 from fedpoison.poisoning import Poison
+from fedpoison.round import play
 from fedpoison.simulation import build
 
 LABELS = torch.arange(10).repeat(20)
@@ -228,6 +230,39 @@ def test_label_flip_takes_what_can_be(options: dict[str, Any]) -> None:
 def test_ill_typed_options_are_refused(entry: Any, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         entry.validate(options)
+
+
+# Targeted flip
+
+
+def test_targeted_flip_flips_the_nearest_of_the_source() -> None:
+    images, victims = pictures(200), pictures(1, 1, 6, 6) / 2
+    labels = LABELS.clone()
+    same, flipped = targeted_flip(images, labels, victims, source=5, target=7, share=0.25)
+    assert same is images
+    assert torch.equal(labels, LABELS)
+    changed_ones = (flipped != LABELS).nonzero().flatten().tolist()
+    distance = {i: float((images[i] - victims[0]).square().sum()) for i in (LABELS == 5).nonzero().flatten().tolist()}
+    assert sorted(changed_ones) == sorted(sorted(distance, key=distance.__getitem__)[:5])  # a quarter of twenty
+    assert set(flipped[changed_ones].tolist()) == {7}
+    assert torch.equal(targeted_flip(images, LABELS, victims, source=5, target=7, share=0.0)[1], LABELS)
+
+
+def test_a_targeted_flip_gets_its_victims_and_spares_the_rest() -> None:
+    taken, accuracy = {0: 0.0, 10: 0.0}, {0: 0.0, 10: 0.0}
+    for victim in range(6):
+        data = {"name": "targeted_flip", "source": 9, "target": 8, "victim": victim, "share": 0.3}
+        for malicious in taken:
+            threat = {"malicious": malicious, "data": data}
+            local = {"epochs": 3, "lr": 0.2}
+            table = {"name": "t", "rounds": 5, "data": "digits", "clients": {"count": 10, "local": local}}
+            world, state = build(parse({**table, "evaluate_every": 5, "threat": threat}))
+            for _ in range(5):
+                state, record = play(state, world)
+            taken[malicious] += record["target_success"]
+            accuracy[malicious] += record["accuracy"] / 6
+    assert taken[10] >= taken[0] + 3
+    assert accuracy[10] > accuracy[0] - 0.08  # of the tenth of all samples that are of the source class
 
 
 # BadNets

@@ -13,6 +13,7 @@ from fedpoison.attacks.data import label_flip as label_flip
 from fedpoison.attacks.data import left_out as left_out
 from fedpoison.attacks.data import noisy_samples as noisy_samples
 from fedpoison.attacks.data import sig as sig
+from fedpoison.attacks.data import targeted_flip as targeted_flip
 from fedpoison.attacks.data import token_trigger as token_trigger
 from fedpoison.attacks.data import wanet as wanet
 from fedpoison.attacks.data import witches_brew as witches_brew
