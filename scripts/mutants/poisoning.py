@@ -1,0 +1,87 @@
+"""Mistakes about who poisons what, frozen layers and bfloat16."""
+
+POISONING = "tests/unit/test_poisoning.py"
+ENGINES = "tests/contracts/test_engines.py -k bfloat16"
+
+MUTANTS = [
+    # (what the mistake is, file, text, its replacement, the tests that must fail)
+    (
+        "an outsider's clients count as malicious for f",
+        "config.py",
+        'return 0 if self.threat.actor == "data" else self.expected_malicious',
+        "return self.expected_malicious",
+        POISONING,
+    ),
+    (
+        "an outsider's clients are left out of the clients' accuracy",
+        "simulation.py",
+        'threat.fixed_ids if config.threat.actor == "client" else frozenset[int]()',
+        "threat.fixed_ids",
+        POISONING,
+    ),
+    (
+        "an outsider may send updates",
+        "sections.py",
+        'for name in ("update", "sybils") if',
+        'for name in ("sybils",) if',
+        POISONING,
+    ),
+    (
+        "attackers know their ids, not their turn",
+        "poisoning.py",
+        "self.attackers.index(client) if",
+        "client if",
+        POISONING,
+    ),
+    (
+        "the attacker's net is not trained",
+        "poisoning.py",
+        "        if self.epochs:\n",
+        "        if False:\n",
+        POISONING,
+    ),
+    ("the attacker's net keeps training", "poisoning.py", "else own).eval()", "else own)", POISONING),
+    (
+        "test samples do not pass the frozen front",
+        "simulation.py",
+        "found.through(front) if found else None",
+        "found",
+        POISONING,
+    ),
+    (
+        "new last layers are the old ones",
+        "simulation.py",
+        "cold[-len(params) :] if warm.fresh else params",
+        "params",
+        POISONING,
+    ),
+    (
+        "one frozen front is taken for another",
+        "models/frozen.py",
+        "digest.update(tensor.numpy().tobytes())",
+        "pass",
+        POISONING,
+    ),
+    (
+        "the source's recall is the target's success",
+        "evaluation.py",
+        "source_recall=float((predicted == aim.labels)",
+        "source_recall=float((predicted == aim.wanted)",
+        POISONING,
+    ),
+    (
+        "how much is frozen is no part of the hash",
+        "config.py",
+        'table["warm_start"]["file"] = fingerprint',
+        'table["warm_start"] = fingerprint',
+        POISONING,
+    ),
+    ("bfloat16 is float32", "engines/layers.py", "values.bfloat16() if self.half else values", "values", ENGINES),
+    (
+        "lost clients are no part of the hash",
+        "config.py",
+        'options.get("lost") == "event"]',
+        "False]",
+        "tests/unit/test_flower_engine.py -k transport",
+    ),
+]
