@@ -451,7 +451,7 @@ MUTANTS = [
         "np.ones((count, 1), dtype=np.int64) if self.flip",
         FEDERATION,
     ),
-    ("attackers' accuracy counts as a client's", "simulation.py", "if i not in threat.fixed_ids]", "]", FEDERATION),
+    ("attackers' accuracy counts as a client's", "simulation.py", "if i not in malicious]", "]", FEDERATION),
     (
         "the worst decile is the worst client",
         "evaluation.py",
@@ -547,7 +547,7 @@ MUTANTS = [
     (
         "a warm start's file is not in the hash",
         "config.py",
-        'table["warm_start"] = fingerprint(self.warm_start.file)',
+        'table["warm_start"]["file"] = fingerprint(self.warm_start.file)',
         "pass",
         WARM,
     ),
