@@ -169,7 +169,7 @@ BAD = [
     ("threat", {"malicious": 2, "update": "alie", "knows": []}, "alie asks for benign updates"),
     ("threat", {"malicious": 2, "update": "alie", "knows": ["defence"]}, "alie asks for benign updates"),
     ("threat.update", "ipn", "'ipn'; did you mean 'ipm'? the update_attacks are"),
-    ("threat.data", "ipm", "there is no data_attack 'ipm'; the data_attacks are badnets, "),
+    ("threat.data", "ipm", "there is no data_attack 'ipm'; the data_attacks are adversarial_poisoning, badnets, "),
     ("threat.data", {"name": "label_flip", "source": 1.5}, "label_flip.source = 1.5"),
     ("threat.schedule.start", 0, "threat.schedule.start"),
     ("threat.schedule.end", 0, "threat.schedule.end"),
