@@ -136,7 +136,7 @@ class Schedule(Section):
 
     @model_validator(mode="after")
     def _in_order(self) -> "Schedule":
-        if self.at and {"start", "end", "every"} & self.model_fields_set:
+        if self.at and (self.start, self.end, self.every) != (1, None, 1):
             raise ValueError(f"at = {self.at} says in which rounds the attack is on; start, end and every say it too")
         if self.end is not None and self.end < self.start:
             raise ValueError(f"the attack would end in round {self.end}, before it starts in round {self.start}")
@@ -153,6 +153,13 @@ class Schedule(Section):
     def first(self) -> int:
         """The first round in which the attack is on."""
         return min(self.at) if self.at else self.start
+
+    @property
+    def last(self) -> int | None:
+        """The last round in which the attack is on; None if it goes on."""
+        if self.at:
+            return max(self.at)
+        return None if self.end is None else self.start + (self.end - self.start) // self.every * self.every
 
 
 class ThreatConfig(Section):

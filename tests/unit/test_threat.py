@@ -439,3 +439,8 @@ def test_sybils_send_one_update_with_jitter() -> None:
 def test_at_and_start_are_alternatives() -> None:
     with pytest.raises(ConfigError, match=r"at = \[3\] says in which rounds the attack is on"):
         parse(table(threat={"malicious": 1, "update": "ipm", "schedule": {"at": [3], "start": 2}}))
+
+
+def test_an_attack_at_some_rounds_is_the_same_for_another_process() -> None:
+    made = parse(table(threat={"malicious": 1, "update": "ipm", "schedule": {"at": [2, 3]}}))
+    assert parse(made.table()).hash == made.hash
