@@ -42,8 +42,11 @@ class Config(Section):
         problems = []
         if threat.share and not self.malicious:
             problems.append(f"threat.share = {threat.share} of {among} clients is nobody")
-        if self.malicious and threat.schedule.first > self.rounds:
-            problems.append(f"the attack starts in round {threat.schedule.first}, after the last, {self.rounds}")
+        first, last = threat.schedule.after(self.warm_rounds).first, threat.schedule.last
+        if self.malicious and last is not None and last <= self.warm_rounds:
+            problems.append(f"the attack ends in round {last}, within the {self.warm_rounds} warm ones")
+        elif self.malicious and first > self.rounds:
+            problems.append(f"the attack starts in round {first}, after the last, {self.rounds}")
         if self.defence.chain.wants_root and not self.data.root:
             needs = f"{self.defence.chain.wants_root} needs the server's own samples"
             problems.append(f"{needs}: give data.root, such as {{ samples = 100 }}")
@@ -51,8 +54,6 @@ class Config(Section):
             problems.append(f"warm_start.rounds = {self.warm_rounds} leave nothing of rounds = {self.rounds}")
         if self.warm_rounds and (clients.local.rates.cosine or self.server.rates.cosine):
             problems.append("warm_start.rounds are shared, and a cosine that ends in the last round is each run's own")
-        if self.malicious and threat.schedule.end is not None and threat.schedule.end <= self.warm_rounds:
-            problems.append(f"the attack ends in round {threat.schedule.end}, within the {self.warm_rounds} warm ones")
         if self.malicious > among:
             problems.append(f"threat.malicious = {self.malicious} of {among} clients")
         elif self.f is not None:

@@ -125,6 +125,15 @@ def test_a_file_that_is_no_model_of_this_net_is_refused(tmp_path: Path, content:
             {"threat": {**ATTACKS[0], "schedule": {"end": 3}}},
             "the attack ends in round 3, within the 3 warm ones",
         ),
+        ({"threat": {**ATTACKS[0], "schedule": {"at": [1, 3]}}}, "the attack ends in round 3, within the 3 warm ones"),
+        (
+            {"threat": {**ATTACKS[0], "schedule": {"start": 1, "every": 9, "end": 4}}},
+            "the attack ends in round 1, within the 3 warm ones",
+        ),
+        (
+            {"threat": {**ATTACKS[0], "schedule": {"start": 1, "every": 9}}},
+            "the attack starts in round 10, after the last, 5",
+        ),
         ({"server": {"rates": {"cosine": True}}}, "a cosine that ends in the last round"),
     ],
 )
