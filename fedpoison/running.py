@@ -49,7 +49,8 @@ class Job:
         problems, seen = [], set()
         for config in self.configs:
             table = config.table()
-            parts = [table["seed"], table["data"], table["model"], table["clients"], table["threat"].get("data")]
+            parts = [table["seed"], table["data"], table["model"], table.get("warm_start"), table["clients"]]
+            parts.append(table["threat"].get("data"))
             key = json.dumps(parts, sort_keys=True)
             if key in seen or self.folder(config).finished:
                 continue

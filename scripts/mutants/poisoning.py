@@ -58,8 +58,15 @@ MUTANTS = [
     (
         "one frozen front is taken for another",
         "models/frozen.py",
-        "digest.update(tensor.numpy().tobytes())",
+        "digest.update(tensor.detach().numpy().tobytes())",
         "pass",
+        POISONING,
+    ),
+    (
+        "a frozen front's settings do not count",
+        "models/frozen.py",
+        "digest.update(pickle.dumps(type(module))",
+        "(pickle.dumps(type(module))",
         POISONING,
     ),
     (

@@ -102,6 +102,26 @@ def test_what_a_front_makes_of_the_data_is_kept_for_the_same_front_and_data_alon
     assert not torch.equal(frozen.seen_through(nn.Sequential(*made[1], nn.ReLU()), data).test_images, other.test_images)
 
 
+class Times(nn.Module):
+    """A user's module, whose setting neither its name nor a parameter shows."""
+
+    def __init__(self, factor: Any) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images * (self.factor() if callable(self.factor) else self.factor)
+
+
+def test_fronts_with_other_settings_are_others() -> None:
+    data = digits()
+    for factor, other in ((1.0, 2.0), (lambda: 1.0, lambda: 2.0)):
+        first, second = (frozen.seen_through(nn.Sequential(Times(f)), data) for f in (factor, other))
+        assert torch.equal(second.train_images, 2 * first.train_images)
+    first = frozen.seen_through(nn.Sequential(Times(3.0)), data)
+    assert frozen.seen_through(nn.Sequential(Times(3.0)), data) is first
+
+
 @pytest.mark.parametrize(
     ("net", "sentence"),
     [
@@ -148,6 +168,12 @@ def test_what_does_not_fit_together_is_refused(backbone: str, changes: dict[str,
     given = changes if "rounds" in changes else {"file": backbone, **changes}
     with pytest.raises(ConfigError, match=sentence):
         parse(table(warm_start=given))
+
+
+def test_what_cannot_be_frozen_is_refused_before_the_first_run(backbone: str, tmp_path: Path) -> None:
+    made = table(sweep={"warm_start.train_last": [1, 2]}, warm_start=warm(backbone))
+    with pytest.raises(ConfigError, match="train_last = 2 leaves none frozen"):
+        Job(load(made), tmp_path).check()
 
 
 def test_how_much_is_frozen_is_part_of_the_hash(backbone: str) -> None:
