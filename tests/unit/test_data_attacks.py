@@ -433,6 +433,9 @@ def test_badnets_is_measured_on_stamped_samples_of_other_classes() -> None:
     [
         ({"name": "label_flip", "source": 10, "target": 3}, "there is no class 10"),
         ({"name": "badnets", "share": 2.0}, r"threat\.data: badnets\.share = 2\.0: "),
+        ({"name": "hidden_trigger", "position": [1]}, r"hidden_trigger: position is a corner or \[row, column\]"),
+        ({"name": "targeted_flip", "victim": 99}, "victim = 99 counts test samples of class 1 from 0"),
+        ({"name": "sig", "f": 4.0}, "is 0 in all of 8 columns"),
         ({"name": "badnets", "size": 9}, r"does not fit into images of shape \(1, 8, 8\)"),
     ],
 )

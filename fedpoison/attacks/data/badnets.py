@@ -38,10 +38,15 @@ def stamp(images: Images, position: Position, size: int, value: float, pattern: 
     return images
 
 
-def _check(n_classes: int, *, target: int, position: Position, pattern: Pattern, **_: Any) -> list[str]:
-    problems = missing("badnets", [target], n_classes)
+def misplaced(attack: str, position: Position) -> list[str]:
+    """What is wrong with a position, whatever the images."""
     if isinstance(position, list) and len(position) != 2:
-        problems.append(f"badnets: position is a corner or [row, column], it is {position}")
+        return [f"{attack}: position is a corner or [row, column], it is {position}"]
+    return []
+
+
+def _check(n_classes: int, *, target: int, position: Position, pattern: Pattern, **_: Any) -> list[str]:
+    problems = missing("badnets", [target], n_classes) + misplaced("badnets", position)
     if pattern is not None:
         if len({len(row) for row in pattern}) != 1 or not pattern[0]:
             problems.append(f"badnets: pattern is rows of one length, it is {pattern}")

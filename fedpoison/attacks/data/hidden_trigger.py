@@ -1,12 +1,11 @@
 """Hidden triggers: samples of the target class that a net sees as samples of the source class with the trigger."""
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fedpoison.attacks.data.badnets import Position, stamp
+from fedpoison.attacks.data.badnets import Position, misplaced, stamp
 from fedpoison.attacks.data.features import features
 from fedpoison.attacks.data.perturbing import gradient, within_linf
 from fedpoison.attacks.data.relabelling import draw
@@ -42,19 +41,16 @@ def hide(net: nn.Module, bases: Images, patched: Images, epsilon: float, lr: flo
     return pictures
 
 
+def _check(n_classes: int, *, source: int, target: int, position: Position, **others: Any) -> list[str]:
+    wrong = check_classes("hidden_trigger", n_classes, source=source, target=target)
+    return wrong + misplaced("hidden_trigger", position)
+
+
 def _aim(
-    images: Images,
-    labels: Labels,
-    n_classes: int,
-    *,
-    source: int,
-    target: int,
-    position: Position,
-    size: int,
-    value: float,
-    **others: Any,
+    images: Images, labels: Labels, n_classes: int, *, source: int, target: int, **options: Any
 ) -> tuple[Images, Labels]:
-    return stamp(images, position, size, value), torch.where(labels == source, target, -1)
+    look = (options[name] for name in ("position", "size", "value"))
+    return stamp(images, *look), torch.where(labels == source, target, -1)
 
 
 @data_attack(
@@ -64,7 +60,7 @@ def _aim(
     goal="backdoor",
     samples=("pictures",),
     aim=_aim,
-    check=partial(check_classes, "hidden_trigger"),
+    check=_check,
 )
 def hidden_trigger(
     images: Images,
