@@ -2,11 +2,12 @@
 
 python experiments/clean_label.py [--out results] [--victims 30]
 
-Ten clients have fifty images each (five of a class). In fine-tuning they train a new last layer on the frozen rest of
-experiments/backbone.toml's net, until it fits their images; from scratch, the whole net. An attacker perturbs all of
-its five images of the wanted class so that one victim, a test image of another class, is taken for it; labels stay. An
-outsider perturbs one such image of each client. Every run is paired with the same run without poison. Prints a table in
-Markdown: successes with Wilson's 95 % interval, the same victims' rate without poison, the p of McNemar's exact test.
+Ten clients have fifty images each, about five of a class. In fine-tuning they train a new last layer on the frozen rest
+of experiments/backbone.toml's net, until it fits their images; from scratch, the whole net. An attacker perturbs all of
+its images of the wanted class so that one victim, a test image of another class, is taken for it; labels stay. An
+outsider perturbs a fifth of these at each client (from scratch, all). Every run is paired with the same run without
+poison. Prints a table in Markdown: successes with Wilson's 95 % interval, the same victims' rate without poison, the p
+of McNemar's exact test.
 """
 
 import argparse
@@ -58,9 +59,7 @@ def told(rule: str, f: int) -> dict[str, Any]:
     return {"aggregator": rule, "f": f}
 
 
-def table(
-    setting: str, attack: dict[str, Any], threat: dict[str, Any], rest: dict[str, Any], victims: int
-) -> dict[str, Any]:
+def table(attack: dict[str, Any], threat: dict[str, Any], rest: dict[str, Any], victims: int) -> dict[str, Any]:
     """The experiment of one line and attack: a run a victim, each with its clean one."""
     budget = {"share": threat["share"]} if "share" in threat else {}
     threat = {key: value for key, value in threat.items() if key != "share"}
@@ -113,7 +112,7 @@ def main() -> None:
     work = [(study, attack) for study in studies(backbone) for attack in ATTACKS]
     lines = []
     for (setting, who, rule, threat, rest), attack in track(work, "lines of the table"):
-        found = fedpoison.run(table(setting, attack, threat, rest, given.victims), out=given.out)
+        found = fedpoison.run(table(attack, threat, rest, given.victims), out=given.out)
         lines.append(line(setting, who, rule, attack, found.frame()))
     print("| setting | who | rule | attack | success | 95 % | without poison | p | accuracy | without poison |")
     print("|---|---|---|---|---:|---|---:|---:|---:|---:|")
