@@ -61,7 +61,8 @@ class Surrogate:
     """The nets that whoever attacks trains on the samples of the clients attacked at, to craft poison with.
 
     Each begins as the run does, with the parameters `start` of `net` behind a frozen `front` if there is one, and is
-    trained on `seen`, the samples behind that front, for so many epochs.
+    trained on `seen`, the samples behind that front, for so many epochs. What `warm_start.rounds` made of them it does
+    not know.
     """
 
     front: nn.Module | None
@@ -80,7 +81,7 @@ class Surrogate:
             shard = Shard(self.seen.train_images, self.seen.train_labels, index)
             params = params + train_client(own, params, shard, Stream(self.seed, "surrogate", client=client), local)
         load(own, params)
-        return (nn.Sequential(self.front, own) if self.front else own).eval()
+        return (nn.Sequential(copy.deepcopy(self.front), own) if self.front else own).eval()
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def build(config: Config) -> tuple[World, State]:
         held_out=config.clients.held_out,
         augment=data.augment,
     )
-    malicious = threat.fixed_ids if config.threat.actor == "client" else frozenset[int]()
+    malicious = threat.fixed_ids if threat.actor == "client" else frozenset[int]()
     honest = [federation.held_out(i) for i in range(count) if i not in malicious]
     engine, engine_options = config.engine.step
     world = World(
@@ -224,6 +224,7 @@ def _threat(config: Config, dataset: Dataset) -> Threat:
         at=tuple(schedule.at or ()),
         clients=clients,
         sybils=threat.sybils,
+        actor=threat.actor,
         fixed_ids=Threat.draw_ids(Stream(config.seed, "malicious"), clients, config.malicious)
         if fixed
         else frozenset(),

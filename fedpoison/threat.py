@@ -36,7 +36,8 @@ class Threat:
     `malicious`: a count, of the population if `draw` is "fixed" (the same clients all along, at random ids) or
     "per_round" (drawn anew for each round), of each cohort if it is "per_cohort". The attack is on in the rounds
     `at`, or else in rounds start, start + every, … up to end. `sybils`: all attackers send what the first of them
-    would, each with noise of this share of its norm.
+    would, each with noise of this share of its norm. `actor`: whether they are malicious or an outsider poisons their
+    data, which is all that is done then.
     """
 
     malicious: int
@@ -51,6 +52,7 @@ class Threat:
     clients: int = 0
     sybils: float | None = None
     fixed_ids: frozenset[int] = field(default=frozenset())
+    actor: Actor = "client"
 
     @staticmethod
     def draw_ids(stream: Stream, clients: int, malicious: int) -> frozenset[int]:

@@ -15,7 +15,7 @@ MUTANTS = [
     (
         "an outsider's clients are left out of the clients' accuracy",
         "simulation.py",
-        'threat.fixed_ids if config.threat.actor == "client" else frozenset[int]()',
+        'threat.fixed_ids if threat.actor == "client" else frozenset[int]()',
         "threat.fixed_ids",
         POISONING,
     ),

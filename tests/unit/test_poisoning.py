@@ -65,6 +65,7 @@ def test_no_client_is_malicious_where_an_outsider_poisons_data() -> None:
     _, record = play(*reversed(build(config)))
     assert record["client_accuracy"] is not None
     assert record["malicious"] == [0, 1, 2, 3, 4]  # whose data are poisoned
+    assert record["over_budget"] is False
 
 
 def test_what_only_a_client_can_do_is_refused_to_an_outsider() -> None:
