@@ -1,7 +1,6 @@
 """A net of which only the last layers are trained: what is frozen is applied to each sample once."""
 
 import hashlib
-import pickle
 from functools import lru_cache
 
 import torch
@@ -12,8 +11,6 @@ from fedpoison.models.vector import leaves, travelling
 from fedpoison.parallel import in_parallel
 
 _CHUNK = 500
-_EVERY_MODULES = frozenset(vars(nn.Module())) - {"training"}
-"""Attributes that are no settings: what the module holds, which is looked at by itself, and torch's own."""
 
 
 def split(net: nn.Module, trained: int) -> tuple[nn.Sequential, nn.Sequential]:
@@ -43,23 +40,21 @@ def seen_through(front: nn.Module, dataset: Dataset) -> Dataset:
 
 
 class _Known:
-    """A front by what it is and holds, not by which object; one that cannot be told so is equal to none."""
+    """A front by what it is and holds, not by which object; with a module of the user's it is equal to none.
+
+    Torch's modules show their settings when they are printed, a user's need not.
+    """
 
     def __init__(self, front: nn.Module) -> None:
-        self.front, digest = front, hashlib.sha256(repr(front).encode())
-        try:
-            for module in front.modules():
-                own = {name: value for name, value in sorted(vars(module).items()) if name not in _EVERY_MODULES}
-                digest.update(pickle.dumps(type(module)) + b"".join(map(pickle.dumps, own.items())))
+        self.front, self._digest = front, b""
+        if all(type(module).__module__.startswith(("torch.nn.", "fedpoison.")) for module in front.modules()):
+            digest = hashlib.sha256(repr(front).encode())
             for tensor in (*front.parameters(), *front.buffers()):
                 digest.update(tensor.detach().numpy().tobytes())
-        except Exception:  # a user's module may hold anything
-            self._digest: bytes | None = None
-        else:
             self._digest = digest.digest()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Known) and self._digest is not None and self._digest == other._digest
+        return isinstance(other, _Known) and self._digest == other._digest != b""
 
     def __hash__(self) -> int:
         return hash(self._digest)

@@ -63,10 +63,17 @@ MUTANTS = [
         POISONING,
     ),
     (
+        "a user's front is told by its print",
+        "models/frozen.py",
+        '.startswith(("torch.nn.", "fedpoison."))',
+        '.startswith("")',
+        POISONING,
+    ),
+    (
         "a frozen front's settings do not count",
         "models/frozen.py",
-        "digest.update(pickle.dumps(type(module))",
-        "(pickle.dumps(type(module))",
+        "hashlib.sha256(repr(front).encode())",
+        "hashlib.sha256()",
         POISONING,
     ),
     (
