@@ -20,8 +20,12 @@ from fedpoison.linalg.blocks import WIDTH, column_blocks, row_norms
 from fedpoison.parallel import in_parallel
 from fedpoison.types import Gram, Norms, SquaredDistances, Updates
 
-_GROUP = 32 * WIDTH
+_WIDTH = 2 * WIDTH
+"""Columns a product: wider than where nothing is done but read and write."""
+_GROUP = 16 * _WIDTH
 """Columns that one task accumulates before its sum is handed over."""
+_ORDINARY = (-40, 60)
+"""Exponents of norms whose products float32 holds without scaling."""
 _FAR = 100.0
 """A centre whose median squared distance to the rows is this many times the smallest of all rows' is replaced."""
 _CANCELLED = 1e-2
@@ -33,15 +37,20 @@ def inner_products(rows: Updates, centre: int, norms: Norms) -> Gram:
     n, d = rows.shape
     lowest = math.frexp(torch.finfo(rows.dtype).tiny)[1]  # beyond, the scale itself would overflow
     exponent = torch.frexp(norms + norms[centre]).exponent.clamp(min=lowest)
+    if ((exponent > _ORDINARY[0]) & (exponent < _ORDINARY[1])).all():
+        exponent = torch.zeros_like(exponent)  # nothing can overflow or vanish, and a power of two changes no digit
     down = torch.ldexp(torch.ones(n, dtype=torch.float64), -exponent).to(rows.dtype).unsqueeze(1)
 
     def group(columns: slice) -> Tensor:
         total = torch.zeros(n, n, dtype=torch.float64)
-        space = rows.new_empty(n * WIDTH)
-        for block in column_blocks(columns.stop - columns.start):
+        space = rows.new_empty(n * _WIDTH)
+        for block in column_blocks(columns.stop - columns.start, _WIDTH):
             width = block.stop - block.start
-            part = torch.mul(rows[:, columns][:, block], down, out=space[: n * width].view(n, width))
-            part -= rows[centre, columns][block] * down
+            part, about = space[: n * width].view(n, width), rows[centre, columns][block]
+            if exponent.any():
+                torch.mul(rows[:, columns][:, block], down, out=part).sub_(about * down)
+            else:
+                torch.sub(rows[:, columns][:, block], about, out=part)
             half = part.numpy()
             total += torch.from_numpy(half @ half.T)  # numpy sees that it is symmetric and does half the work
         return total
