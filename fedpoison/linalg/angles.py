@@ -11,7 +11,7 @@ from fedpoison.linalg.blocks import WIDTH, column_blocks
 from fedpoison.parallel import in_parallel
 from fedpoison.types import Cosines, Update, Updates
 
-_GROUP = 32 * WIDTH
+_GROUP = 16 * WIDTH
 """Columns that one task accumulates before its sum is handed over."""
 
 

@@ -22,7 +22,7 @@ from fedpoison.types import Gram, Norms, SquaredDistances, Updates
 
 _WIDTH = 2 * WIDTH
 """Columns a product: wider than where nothing is done but read and write."""
-_GROUP = 16 * _WIDTH
+_GROUP = 8 * _WIDTH
 """Columns that one task accumulates before its sum is handed over."""
 _ORDINARY = (-40, 60)
 """Exponents of norms whose products float32 holds without scaling."""
