@@ -19,6 +19,7 @@ from fedpoison.data.augment import Augment
 from fedpoison.defence import Defence
 from fedpoison.delivery import Late
 from fedpoison.rounding import half_up
+from fedpoison.schedule import last_round
 from fedpoison.threat import Actor, Draw, Knowledge, check_knowledge
 from fedpoison.training import ClientMomentum, Local
 
@@ -157,9 +158,7 @@ class Schedule(Section):
     @property
     def last(self) -> int | None:
         """The last round in which the attack is on; None if it goes on."""
-        if self.at:
-            return max(self.at)
-        return None if self.end is None else self.start + (self.end - self.start) // self.every * self.every
+        return last_round(self.start, self.every, self.end, self.at)
 
 
 class ThreatConfig(Section):

@@ -11,6 +11,7 @@ import polars as pl
 from fedpoison.dotted import flatten
 from fedpoison.errors import ConfigError
 from fedpoison.runfiles import RunFiles
+from fedpoison.schedule import last_round
 from fedpoison.vocabulary import PHASES, Record
 
 SCORES = (
@@ -120,8 +121,10 @@ def durability(records: Sequence[Record], schedule: Mapping[str, Any] | None) ->
     last round is the schedule's, whether or not an attacker was in the cohort. None where the attack does not end
     before the run does, or success was above LASTS in no round since the attack began.
     """
-    end = _last_attack(schedule) if schedule else None
-    if schedule is None or end is None:
+    if schedule is None:
+        return None, False
+    end = last_round(schedule["start"], schedule["every"], schedule.get("end"), schedule.get("at"))
+    if end is None:
         return None, False
     first = min(schedule.get("at") or [schedule["start"]])
     successes = [(record["round"], _success(record)) for record in records if record["round"] >= first]
@@ -130,14 +133,6 @@ def durability(records: Sequence[Record], schedule: Mapping[str, Any] | None) ->
     if not there or measured[-1][0] <= end:
         return None, False
     return max(0, there[-1] - end), there[-1] == measured[-1][0]
-
-
-def _last_attack(schedule: Mapping[str, Any]) -> int | None:
-    """The last round in which an attack is on; None if it goes on to the end."""
-    start, every, end = (schedule.get(key) for key in ("start", "every", "end"))
-    if schedule.get("at"):
-        return int(max(schedule["at"]))
-    return None if end is None else int(start + (end - start) // every * every)
 
 
 def _row(record: Record, clean: Record | None) -> dict[str, Any]:
