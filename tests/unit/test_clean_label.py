@@ -248,7 +248,7 @@ def test_bullseye_polytope_has_its_mean_at_the_victims_features(net: nn.Sequenti
     before, after = ((mean - goal).norm() for mean in means)
     assert after < before / 10
     expected = 0.5 * (means[1] - goal).square().sum() / goal.square().sum()
-    torch.testing.assert_close(off_centre(net, of_target(poisoned), VICTIM).detach(), expected)
+    torch.testing.assert_close(off_centre(net, of_target(poisoned), features(net, VICTIM)[0]).detach(), expected)
     apart = (seen(net, of_target(poisoned)) - goal).norm(dim=1)
     assert apart.min() > 3 * after  # the mean is there, none of them is
 

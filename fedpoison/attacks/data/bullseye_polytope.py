@@ -13,9 +13,8 @@ from fedpoison.registry import data_attack
 from fedpoison.types import Count, Images, Labels, Positive, Share, Victims
 
 
-def off_centre(net: nn.Module, pictures: Images, victim: Victims) -> Tensor:
-    """½ ‖φ(t) − mean of φ(x_j)‖² / ‖φ(t)‖², with gradient."""
-    goal = features(net, victim)[0].detach()
+def off_centre(net: nn.Module, pictures: Images, goal: Tensor) -> Tensor:
+    """½ ‖φ(t) − mean of φ(x_j)‖² / ‖φ(t)‖² for the goal φ(t), with gradient."""
     return (features(net, pictures).mean(dim=0) - goal).square().sum() / (2 * goal.square().sum().clamp(min=1e-12))
 
 
@@ -52,8 +51,8 @@ def bullseye_polytope(
     places = draw(labels == target, share, rng)
     poisoned = images.clone()
     if len(places):
-        bases = images[places]
+        bases, goal = images[places], features(surrogate, victims)[0].detach()
         poisoned[places] = adam(
-            lambda x: off_centre(surrogate, x, victims), bases, within_linf(bases, epsilon), lr, iterations
+            lambda x: off_centre(surrogate, x, goal), bases, within_linf(bases, epsilon), lr, iterations
         )
     return poisoned, labels.clone()
