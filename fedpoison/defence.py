@@ -154,7 +154,7 @@ class Defence:
             rows = torch.stack([updates[i].to(situation.params.dtype) for i in kept.tolist()])
         ids, sizes = situation.client_ids[kept], situation.sizes[kept]
         verdict = self._aggregate(rows, norms[kept], replace(situation, f=f, client_ids=ids, sizes=sizes))
-        if not torch.isfinite(verdict.update).all():
+        if not row_norms(verdict.update.unsqueeze(0)).isfinite():
             return _skip(situation, norms, events, "the aggregate is not finite")
         weights = _spread(verdict.weights, kept, len(updates), 0.0)
         flagged = _spread(verdict.flagged, kept, len(updates), True)
@@ -166,7 +166,7 @@ class Defence:
         vectors = {"previous": situation.previous, "root_update": situation.root_update}
         if "zero_model" in self.references:
             vectors["zero_model"] = -situation.params
-        origin = updates.new_zeros(updates.shape[1])
+        origin = updates.new_zeros(updates.shape[1] if self.references else 0)
         references = {name: origin if (vector := vectors.get(name)) is None else vector for name in self.references}
         rows = Rows(updates, norms, situation.sizes.double(), references)
         rng = rng or situation.stream.torch()

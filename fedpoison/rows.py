@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fedpoison.linalg.blocks import by_columns, mixed_rows, row_norms, weighted_sum
+from fedpoison.linalg.blocks import by_columns, mixed_rows, weighted_sum
 from fedpoison.linalg.gram import distances_of, geometry, median_distances
 from fedpoison.types import Gram, Mixing, Norms, Sizes, SquaredDistances, Update, Updates, Weights
 
@@ -30,10 +30,7 @@ class Rows:
 
     @cached_property
     def _geometry(self) -> tuple[Gram, SquaredDistances]:
-        if not self._references:
-            return geometry(self.updates, self.count, self.norms)
-        extra = torch.stack(self._references)
-        return geometry(torch.cat([self.updates, extra]), self.count, torch.cat([self.norms, row_norms(extra)]))
+        return geometry(self.updates, self.norms, torch.stack(self._references) if self._references else None)
 
     def gram(self, references: tuple[str, ...] = ()) -> Gram:
         """Inner products of the rows, then of the references asked for."""

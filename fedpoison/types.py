@@ -22,11 +22,13 @@ MixedUpdates = Float[Tensor, "m d"]
 Update = Float[Tensor, " d"]
 Params = Float[Tensor, " d"]
 
+References = Float[Tensor, "references d"]
 Gram = Float[Tensor, "r r"]
 """Inner products of the rows about a common centre; reference rows last."""
 SquaredDistances = Float[Tensor, "r r"]
 Cosines = Float[Tensor, "n n"]
 Norms = Float[Tensor, " n"]
+AllNorms = Float[Tensor, " r"]
 Sizes = Float[Tensor, " n"]
 ClientIds = Int[Tensor, " n"]
 

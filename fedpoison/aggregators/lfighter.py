@@ -29,7 +29,7 @@ def two_means(rows: Updates) -> Tensor:
     Lloyd's iterations from all pairs of rows, or of those that are farthest from each other if there are many, so that
     neither chance nor the rows' order counts; the best result is taken. All in the first if the rows are equal.
     """
-    gram, distances = geometry(rows, len(rows))
+    gram, distances = geometry(rows)
     apart = [int(distances.sum(dim=1).argmax())]
     while len(apart) < min(len(rows), _STARTS):
         apart.append(int(distances[apart].amin(dim=0).argmax()))

@@ -76,7 +76,7 @@ def _remoteness(updates: Updates, previous: Update) -> Tensor:
     if previous.any():
         remote = row_norms(updates - previous)
     else:
-        nearest = geometry(updates, len(updates))[1].sqrt().sort(dim=1).values
+        nearest = geometry(updates)[1].sqrt().sort(dim=1).values
         remote = nearest[:, : len(updates) // 2].sum(dim=1)
     return (remote >= 1.1 * middle(remote)).double() / 5
 

@@ -13,29 +13,34 @@ from torch import Tensor
 from fedpoison.parallel import in_parallel
 from fedpoison.types import MixedUpdates, Mixing, Norms, Update, Updates
 
-WIDTH = 4096
-"""Columns a block, a multiple of 64: near a core's cache for 100 float32 rows, and wide enough that threads seldom wait
-for the interpreter."""
+WIDTH = 2048
+"""Columns a block, a multiple of 64: a copy of 100 rows fits a core's cache, and in float64 it stays below the 2 MB
+from which on memory may be asked for anew each time."""
+_GROUP = 4 * WIDTH
+"""Columns a task: threads seldom wait for the interpreter, and no thread has much more to do than another."""
 _PIECE = 128
 """Values a piece of a row: few enough that roundings of float32 average out, to about 1e-9 of a norm of many."""
 _ORDINARY = (1e-10, 1e18)
 
 
-def column_blocks(d: int, width: int = WIDTH) -> list[slice]:
-    """Slices of at most `width` columns that cover 0 … d."""
-    return [slice(start, min(start + width, d)) for start in range(0, d, width)]
+def column_blocks(stop: int, width: int = WIDTH, start: int = 0) -> list[slice]:
+    """Slices of at most `width` columns that cover start … stop."""
+    return [slice(left, min(left + width, stop)) for left in range(start, stop, width)]
 
 
 def by_columns(rule: Callable[[Updates], Update], updates: Updates, mixing: Mixing | None = None) -> Update:
-    """Apply a coordinate-wise rule to `updates` [n, d], or to mixing [m, n] · updates, block by block."""
+    """Apply a coordinate-wise rule to `updates` [n, d], or to mixing [m, n] · updates, block by block.
+
+    The rule may not write into its block, which may be the updates themselves.
+    """
     result = updates.new_empty(updates.shape[1])
     mix = None if mixing is None else mixing.to(updates.dtype)
 
     def one(block: slice) -> None:
         columns = updates[:, block]
-        result[block] = rule(columns.clone() if mix is None else mix @ columns)
+        result[block] = rule(columns if mix is None else mix @ columns)
 
-    list(in_parallel(one, column_blocks(updates.shape[1])))
+    _each_block(one, updates.shape[1])
     return result
 
 
@@ -51,7 +56,7 @@ def weighted_sum(weights: Tensor, updates: Updates) -> Update:
         columns = updates[:, block] if len(rows) == len(updates) else updates[rows, block]
         result[block] = (weights @ columns.double()).to(updates.dtype)
 
-    list(in_parallel(one, column_blocks(updates.shape[1])))
+    _each_block(one, updates.shape[1])
     return result
 
 
@@ -63,8 +68,18 @@ def mixed_rows(mixing: Mixing, updates: Updates) -> MixedUpdates:
     def one(block: slice) -> None:
         result[:, block] = mix @ updates[:, block]
 
-    list(in_parallel(one, column_blocks(updates.shape[1])))
+    _each_block(one, updates.shape[1])
     return result
+
+
+def _each_block(work: Callable[[slice], None], d: int) -> None:
+    """Do the work on every block of 0 … d, a group of blocks a task."""
+
+    def one(group: slice) -> None:
+        for block in column_blocks(group.stop, WIDTH, group.start):
+            work(block)
+
+    list(in_parallel(one, column_blocks(d, _GROUP)))
 
 
 def row_norms(updates: Updates) -> Norms:

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from fedpoison.linalg.blocks import WIDTH, column_blocks, row_norms
+from fedpoison.linalg.products import upper_products
 from fedpoison.parallel import in_parallel
-from fedpoison.types import Gram, Norms, SquaredDistances, Updates
+from fedpoison.types import AllNorms, Gram, Norms, References, SquaredDistances, Updates
 
-_WIDTH = 2 * WIDTH
+_WIDTH = 4 * WIDTH
 """Columns a product: wider than where nothing is done but read and write."""
-_GROUP = 8 * _WIDTH
+_GROUP = 4 * _WIDTH
 """Columns that one task accumulates before its sum is handed over."""
 _ORDINARY = (-40, 60)
 """Exponents of norms whose products float32 holds without scaling."""
@@ -32,34 +33,40 @@ _CANCELLED = 1e-2
 """A squared distance below this share of the squared norms it comes from is computed again."""
 
 
-def inner_products(rows: Updates, centre: int, norms: Norms) -> Gram:
-    """(rows − rows[centre]) · (rows − rows[centre])ᵀ in float64."""
-    n, d = rows.shape
+def inner_products(rows: Updates, centre: int, norms: AllNorms, references: References | None = None) -> Gram:
+    """(x − rows[centre]) · (x − rows[centre])ᵀ in float64, for the rows x and the references that follow them.
+
+    `norms`: of the rows, then of the references.
+    """
+    n, d = len(norms), rows.shape[1]
     lowest = math.frexp(torch.finfo(rows.dtype).tiny)[1]  # beyond, the scale itself would overflow
     exponent = torch.frexp(norms + norms[centre]).exponent.clamp(min=lowest)
     if ((exponent > _ORDINARY[0]) & (exponent < _ORDINARY[1])).all():
         exponent = torch.zeros_like(exponent)  # nothing can overflow or vanish, and a power of two changes no digit
     down = torch.ldexp(torch.ones(n, dtype=torch.float64), -exponent).to(rows.dtype).unsqueeze(1)
+    pieces = [(rows, slice(len(rows)))]
+    if references is not None:
+        pieces.append((references, slice(len(rows), n)))
 
     def group(columns: slice) -> Tensor:
         total = torch.zeros(n, n, dtype=torch.float64)
         space = rows.new_empty(n * _WIDTH)
-        for block in column_blocks(columns.stop - columns.start, _WIDTH):
+        for block in column_blocks(columns.stop, _WIDTH, columns.start):
             width = block.stop - block.start
-            part, about = space[: n * width].view(n, width), rows[centre, columns][block]
-            if exponent.any():
-                torch.mul(rows[:, columns][:, block], down, out=part).sub_(about * down)
-            else:
-                torch.sub(rows[:, columns][:, block], about, out=part)
-            half = part.numpy()
-            total += torch.from_numpy(half @ half.T)  # numpy sees that it is symmetric and does half the work
+            part, about = space[: n * width].view(n, width), rows[centre, block]
+            for piece, place in pieces:
+                if exponent.any():
+                    torch.mul(piece[:, block], down[place], out=part[place]).sub_(about * down[place])
+                else:
+                    torch.sub(piece[:, block], about, out=part[place])
+            total += upper_products(part)
         return total
 
     total = torch.zeros(n, n, dtype=torch.float64)
     for part in in_parallel(group, column_blocks(d, _GROUP)):
         total += part
     up = torch.ldexp(torch.ones(n, dtype=torch.float64), exponent)
-    return (total + total.T) / 2 * (up * up.unsqueeze(1))
+    return (total.triu() + total.triu(1).T) * (up * up.unsqueeze(1))
 
 
 def distances_of(gram: Gram) -> SquaredDistances:
@@ -73,32 +80,40 @@ def median_distances(distances: SquaredDistances) -> Tensor:
     return distances.kthvalue((len(distances) + 1) // 2, dim=1).values
 
 
-def geometry(rows: Updates, clients: int, norms: Norms | None = None) -> tuple[Gram, SquaredDistances]:
-    """The Gram matrix of `rows` [r, d] about a good centre, and their squared distances.
+def geometry(
+    rows: Updates, norms: Norms | None = None, references: References | None = None
+) -> tuple[Gram, SquaredDistances]:
+    """The Gram matrix of `rows` [n, d] about a good centre, and their squared distances.
 
-    The first `clients` rows decide what a good centre is; reference rows may follow them.
+    The rows decide what a good centre is; `references` [r, d] follow them in both.
     """
+    clients = len(rows)
     norms = row_norms(rows) if norms is None else norms
-    centre = int(norms[:clients].argsort(stable=True)[(clients - 1) // 2])
+    all_norms = norms if references is None else torch.cat([norms, row_norms(references)])
+    centre = int(norms.argsort(stable=True)[(clients - 1) // 2])
     for _ in range(clients):  # each turn brings the centre ten times closer to the others: one or two suffice
-        gram = inner_products(rows, centre, norms)
+        gram = inner_products(rows, centre, all_norms, references)
         distances = distances_of(gram)
         typical = median_distances(distances[:clients, :clients])
         if typical[centre] <= _FAR * typical.min():
             break
         centre = int(typical.argmin())
-    return gram, _repair(rows, norms, gram, distances)
+    _repair(rows, references, all_norms, gram, distances)
+    return gram, distances
 
 
-def _repair(rows: Updates, norms: Norms, gram: Gram, distances: SquaredDistances) -> SquaredDistances:
+def _repair(
+    rows: Updates, references: References | None, norms: AllNorms, gram: Gram, distances: SquaredDistances
+) -> None:
     """Compute the cancelled pairs again about one of their own; equal rows get equal rows in `gram` too."""
     norms_about = gram.diagonal()
     doubtful = distances < _CANCELLED * (norms_about + norms_about.unsqueeze(1))
     doubtful.fill_diagonal_(False)
+    every = [*rows, *(() if references is None else references)]
     while doubtful.any():
         centre = int(doubtful.sum(dim=1).argmax())
         group = torch.cat([torch.tensor([centre]), doubtful[centre].nonzero().flatten()])
-        about = inner_products(rows[group], 0, norms[group])
+        about = inner_products(torch.stack([every[i] for i in group.tolist()]), 0, norms[group])
         better = distances_of(about)
         pairs = (group.unsqueeze(1), group)
         distances[pairs] = torch.where(doubtful[pairs], better, distances[pairs])
@@ -111,4 +126,3 @@ def _repair(rows: Updates, norms: Norms, gram: Gram, distances: SquaredDistances
                 matrix[:, twin] = matrix[:, centre]
             gram[twin, twin] = gram[centre, centre]
             distances[twin, centre] = distances[centre, twin] = 0
-    return distances

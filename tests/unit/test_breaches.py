@@ -102,8 +102,15 @@ def test_a_rule_must_not_change_what_it_is_shown() -> None:
         """Wipes the updates."""
         return updates.zero_()[0]
 
-    with pytest.raises(ValueError, match="wiper changed in place what it was shown"):
-        fedpoison.aggregate(wiper, torch.ones(3, 4))
+    @fedpoison.aggregator(coordinatewise=True)
+    def sorter(updates: Updates) -> Update:
+        """Sorts its block where it stands."""
+        updates.copy_(updates.sort(dim=0).values)
+        return updates[0]
+
+    for rule in (wiper, sorter):
+        with pytest.raises(ValueError, match=f"{rule.__name__} changed in place what it was shown"):
+            fedpoison.aggregate(rule, torch.ones(3, 4))
 
 
 def test_weights_must_sum_to_one() -> None:

@@ -163,7 +163,7 @@ def test_the_angles_of_whole_models_are_exact_where_updates_are_small_beside_the
     exact = torch.from_numpy(0.5 * ((units[:, None] - units) ** 2).sum(axis=2))
     from fedpoison.linalg.gram import geometry
 
-    distances = geometry(torch.cat([matrix, -params.unsqueeze(0)]).float(), 9)[1]
+    distances = geometry(matrix.float(), references=-params.unsqueeze(0).float())[1]
     found = cosine_distances(distances[:9, :9], distances[:9, 9].sqrt())
     torch.testing.assert_close(found, exact, rtol=2e-3, atol=1e-12)
     assert exact[0, 1] < 1e-5

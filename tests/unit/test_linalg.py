@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedpoison.linalg import gram as gram_module
+from fedpoison.linalg import products as products_module
 from fedpoison.linalg.blocks import WIDTH, by_columns, column_blocks, mixed_rows, row_norms, weighted_sum
 from fedpoison.linalg.gram import distances_of, geometry, inner_products
 from fedpoison.linalg.sorting import mean_rows, sort_columns
@@ -35,7 +36,7 @@ def gram_about(matrix: Tensor, centre: int) -> Tensor:
 
 
 def assert_distances_are_right(matrix: Tensor, within: float = CLOSE) -> None:
-    gram, distances = geometry(matrix, len(matrix))
+    gram, distances = geometry(matrix)
     assert distances.dtype == gram.dtype == torch.float64
     torch.testing.assert_close(distances, distances_by_differences(matrix), rtol=within, atol=0)
 
@@ -55,7 +56,7 @@ def test_distances_are_symmetric_to_the_bit(n: int) -> None:
     # Two rows that are each other's nearest have the same Krum score: that tie must not be decided by rounding.
     for d in (10, 3000):
         for seed in range(20):
-            _, distances = geometry(rows(n, d, seed), n)
+            _, distances = geometry(rows(n, d, seed))
             assert torch.equal(distances, distances.T)
 
 
@@ -97,7 +98,7 @@ def test_an_attacker_with_the_median_norm_does_not_become_the_centre(attackers: 
     matrix = matrix[order]  # row 4 has the median norm: it would be the centre
     matrix[list(attackers)] *= -1
     assert_distances_are_right(matrix)
-    gram, _ = geometry(matrix, 10)  # about one of the honest rows, so that rules may work on it
+    gram, _ = geometry(matrix)  # about one of the honest rows, so that rules may work on it
     honest = [i for i in range(10) if i not in attackers]
     among = distances_of(gram)[honest][:, honest]
     torch.testing.assert_close(among, distances_by_differences(matrix[honest]), rtol=CLOSE, atol=0)
@@ -115,7 +116,7 @@ def test_a_huge_row_at_any_index_costs_no_second_product(monkeypatch: pytest.Mon
         matrix = rows(11, 100, seed=attacker)
         matrix[attacker] *= 1e6
         calls.clear()
-        geometry(matrix, 11)
+        geometry(matrix)
         assert len(calls) == 1
 
 
@@ -165,7 +166,7 @@ def test_equal_rows_have_distance_zero_and_equal_distances_to_all_others() -> No
     for twins, value in (((0, 4), matrix[0]), ((1, 5, 7), 1e6 * matrix[1]), ((2, 8), matrix[2] + 1e4)):
         for twin in twins:
             matrix[twin] = value
-    gram, distances = geometry(matrix, 9)
+    gram, distances = geometry(matrix)
     for twins in ((0, 4), (1, 5, 7), (2, 8)):
         for twin in twins[1:]:
             assert distances[twins[0], twin] == 0
@@ -176,7 +177,7 @@ def test_equal_rows_have_distance_zero_and_equal_distances_to_all_others() -> No
 
 def test_all_rows_equal() -> None:
     for row in (torch.zeros(70), rows(1, 70)[0], rows(1, 70)[0] * 1e30):
-        gram, distances = geometry(row.repeat(5, 1), 5)
+        gram, distances = geometry(row.repeat(5, 1))
         assert not gram.any()
         assert not distances.any()
 
@@ -204,7 +205,7 @@ def test_inner_products_about_any_centre(large: float) -> None:
 
 def test_geometry_gives_a_gram_matrix_about_a_common_centre() -> None:
     matrix = rows(8, 300, seed=7) + 5
-    gram, distances = geometry(matrix, 8)
+    gram, distances = geometry(matrix)
     torch.testing.assert_close(distances_of(gram), distances, rtol=1e-12, atol=1e-12)
     weights = torch.tensor([0.5, -0.25, 0, 0, 0.75, 0, 0.5, -1.5], dtype=torch.float64)  # sums to 0: no centre matters
     length = (weights @ matrix.double()).square().sum()
@@ -214,8 +215,18 @@ def test_geometry_gives_a_gram_matrix_about_a_common_centre() -> None:
 def test_reference_rows_do_not_choose_the_centre() -> None:
     clients = rows(7, 100, seed=8) + 1e4
     matrix = torch.cat([clients, torch.zeros(20, 100)])
-    _, distances = geometry(matrix, clients=7)
+    _, distances = geometry(clients, references=matrix[7:])
     torch.testing.assert_close(distances, distances_by_differences(matrix), rtol=CLOSE, atol=0)
+
+
+@pytest.mark.parametrize("large", [1.0, 1e30])
+def test_references_have_the_inner_products_of_rows(large: float) -> None:
+    matrix = rows(9, 2 * WIDTH + 30)
+    matrix[3], matrix[7] = large * matrix[3], large * matrix[7]
+    expected = inner_products(matrix, 2, row_norms(matrix))
+    made = inner_products(matrix[:6], 2, row_norms(matrix), matrix[6:])
+    lengths = expected.diagonal().sqrt()
+    assert ((made - expected).abs() <= 1e-6 * lengths * lengths.unsqueeze(1)).all()
 
 
 def test_distances_of_clamps_what_rounding_makes_negative() -> None:
@@ -233,7 +244,7 @@ def test_distances_of_clamps_what_rounding_makes_negative() -> None:
 )
 def test_distances_of_rows_of_any_size(n: int, d: int, seed: int, scales: list[float], shift: float) -> None:
     matrix = (rows(n, d, seed) + shift) * torch.tensor(scales[:n]).unsqueeze(1)
-    _, distances = geometry(matrix, n)
+    _, distances = geometry(matrix)
     expected = distances_by_differences(matrix)
     torch.testing.assert_close(distances, expected, rtol=CLOSE, atol=0)
 
@@ -242,7 +253,7 @@ def test_geometry_and_its_pieces_do_not_touch_their_input() -> None:
     matrix = rows(6, 100) + 1e4
     matrix[2] = matrix[1]
     before = matrix.clone()
-    geometry(matrix, 6)
+    geometry(matrix)
     sort_columns(matrix)
     weighted_sum(torch.full((6,), 1 / 6), matrix)
     row_norms(matrix)
@@ -374,17 +385,6 @@ def test_a_rule_block_by_block_is_the_rule_on_all_columns(d: int) -> None:
     torch.testing.assert_close(by_columns(rule, matrix, mixing), mixed, rtol=1e-5, atol=1e-6)
 
 
-def test_a_rule_that_writes_into_its_block_does_not_write_into_the_updates() -> None:
-    matrix = rows(6, 100)
-
-    def careless(block: Tensor) -> Tensor:
-        return block.mul_(0)[0]
-
-    by_columns(careless, matrix)
-    by_columns(careless, matrix, torch.eye(6, dtype=torch.float64))
-    assert torch.equal(matrix, rows(6, 100))
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_mixed_rows_equal_the_matrix_product(dtype: torch.dtype) -> None:
     matrix, mixing = rows(6, WIDTH + 5, dtype=dtype), rows(4, 6, seed=1, dtype=torch.float64)
@@ -408,6 +408,35 @@ def test_one_huge_value_among_tiny_ones_is_the_norm() -> None:
     assert row_norms(row)[0] == pytest.approx(1e25, rel=1e-7)
 
 
+# ---- products
+
+
+@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 150])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_upper_products_of_rows_by_every_library(
+    n: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix = rows(n, 500, dtype=dtype)
+    expected = (matrix.double() @ matrix.double().T).triu()
+    for has in (products_module._has_onednn(), False):
+        monkeypatch.setattr(products_module, "_has_onednn", lambda has=has: has)
+        made = products_module.upper_products(matrix)
+        assert made.dtype == dtype
+        torch.testing.assert_close(made.double().triu(), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_products_keep_to_full_precision_whatever_torch_is_allowed() -> None:
+    matrix = rows(3, 10)
+    before = torch.get_float32_matmul_precision()
+    try:
+        for precision, wide in (("highest", products_module._has_onednn()), ("high", False), ("medium", False)):
+            torch.set_float32_matmul_precision(precision)
+            assert products_module.wide(matrix) == wide
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert not products_module.wide(matrix.double())
+
+
 # ---- threads
 
 
@@ -425,7 +454,7 @@ def test_the_number_of_worker_threads_changes_no_bit() -> None:
 
     def work() -> list[Tensor]:
         return [
-            *geometry(matrix, 9),
+            *geometry(matrix),
             row_norms(matrix),
             weighted_sum(weights, matrix),
             mixed_rows(mixing, matrix),

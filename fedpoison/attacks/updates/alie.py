@@ -42,7 +42,7 @@ def alie(benign: Updates, n_malicious: int, n: int, say: Callable[[str], None], 
     def below(block: Updates) -> Update:
         exact = block.double()
         mean = exact.mean(dim=0)
-        variance = exact.sub_(mean).square_().mean(dim=0)  # torch.std over columns takes seven times as long
+        variance = (exact - mean).square_().mean(dim=0)  # torch.std over columns takes seven times as long
         return (mean - shift * variance.sqrt_()).to(block.dtype)
 
     return by_columns(below, benign).repeat(n_malicious, 1)

@@ -29,7 +29,7 @@ def min_max(benign: Updates, n_malicious: int, *, direction: Direction = "std") 
     square, along, apart = _moments(benign, mean, step)
     if square == 0:
         return mean.repeat(n_malicious, 1)
-    room = (geometry(benign, len(benign))[1].max() - apart).clamp(min=0)  # the farthest is within the diameter
+    room = (geometry(benign)[1].max() - apart).clamp(min=0)  # the farthest is within the diameter
     gamma = float(((along.square() + square * room).sqrt() - along).min() / square)
     return (mean + gamma * step).repeat(n_malicious, 1)
 
@@ -48,7 +48,7 @@ def min_sum(benign: Updates, n_malicious: int, *, direction: Direction = "std") 
     square, _, apart = _moments(benign, mean, step)
     if square == 0:
         return mean.repeat(n_malicious, 1)
-    room = (geometry(benign, len(benign))[1].sum(dim=1).max() - apart.sum()).clamp(min=0)
+    room = (geometry(benign)[1].sum(dim=1).max() - apart.sum()).clamp(min=0)
     gamma = float((room / (len(benign) * square)).sqrt())
     return (mean + gamma * step).repeat(n_malicious, 1)
 
