@@ -1,5 +1,7 @@
 """The command line: the app, what becomes of errors, and one file a command."""
 
+import atexit
+import gc
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
@@ -20,6 +22,8 @@ app = App(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a user's mistake gives sentences, not a traceback."""
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    if arguments is None:  # a process of its own
+        atexit.register(gc.freeze)  # Python would search all of torch for garbage before it ends, for half a second
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:

@@ -83,7 +83,7 @@ def _check(part: str, images: Tensor, labels: Tensor, n_classes: int, vocabulary
     if vocabulary is not None and not 0 <= int(images.min()) <= int(images.max()) < vocabulary:
         seen = f"{int(images.min())} to {int(images.max())}"
         raise ValueError(f"{part} tokens go from {seen}, a vocabulary of {vocabulary} is 0 to {vocabulary - 1}")
-    if not images.isfinite().all():
+    if not torch.stack(images.aminmax()).isfinite().all():  # ten times as fast as to look at every value
         bad = int((~images.isfinite()).sum())
         raise ValueError(f"{bad} of {images.numel()} values of the {part} images are infinite or not a number")
 
