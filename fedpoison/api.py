@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fedpoison import parallel
 from fedpoison.defence import Defence, Situation
+from fedpoison.entry import Step
 from fedpoison.lookup import find
-from fedpoison.registry import Step
 from fedpoison.seeding import Stream
 from fedpoison.threat import Scene, craft_with
 from fedpoison.types import Layer, Probe, Updates, Verdict

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer
 
+from fedpoison.entry import Entry, Step
 from fedpoison.lookup import find
-from fedpoison.registry import Entry, Step
 
 
 class Component(BaseModel):

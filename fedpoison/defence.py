@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedpoison.entry import Entry, Step, unpack
 from fedpoison.linalg.blocks import row_norms
-from fedpoison.registry import Entry, Step, unpack
 from fedpoison.rows import Rows
 from fedpoison.seeding import Stream
 from fedpoison.types import (

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fedpoison.data import Dataset
 from fedpoison.data.augment import Augment
+from fedpoison.entry import Step
 from fedpoison.parallel import in_parallel
-from fedpoison.registry import Step
 from fedpoison.rounding import half_up
 from fedpoison.seeding import Stream
 from fedpoison.types import ClientIds, Images, Labels, Sizes

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fedpoison.registry import ENTRIES, LEFT_OUT, Entry, among, register
+from fedpoison.entry import Entry, among
+from fedpoison.registry import ENTRIES, LEFT_OUT, register
 
 
 def entries(kind: str) -> dict[str, Entry]:

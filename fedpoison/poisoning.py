@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from fedpoison.data import Dataset
+from fedpoison.entry import Step, goal_of
 from fedpoison.federation import Shard
 from fedpoison.models.frozen import apply
 from fedpoison.models.vector import load
-from fedpoison.registry import Step, goal_of
 from fedpoison.seeding import Stream
 from fedpoison.training import Local, train_client
 from fedpoison.types import Images, Labels, Params

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fedpoison.registry import Step, unpack
+from fedpoison.entry import Step, unpack
 from fedpoison.seeding import Stream
 from fedpoison.types import ClientIds, Event, Honest, Malicious, Params, Twins, Update, Verdict
 

@@ -19,8 +19,8 @@ from fedpoison.checking.limits import LIMITS, breakdown
 from fedpoison.checking.robustness import kappa
 from fedpoison.checking.speed import speed
 from fedpoison.checking.symmetries import SYMMETRIES
+from fedpoison.entry import Entry
 from fedpoison.lookup import find
-from fedpoison.registry import Entry
 
 EFFORT = 10
 CONTRACTS: dict[str, Callable[[Subject], Finding]] = {

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fedpoison.defence import Defence, Situation
+from fedpoison.entry import Entry, Step
 from fedpoison.lookup import find
-from fedpoison.registry import Entry, Step
 from fedpoison.seeding import Stream
 from fedpoison.types import Layer, Probe, Verdict
 

@@ -11,7 +11,7 @@ from fedpoison.checking.cases import Case, RuleError, Subject
 from fedpoison.checking.contract import contract
 from fedpoison.checking.symmetries import differ
 from fedpoison.checking.wording import apart, situation
-from fedpoison.registry import unpack
+from fedpoison.entry import unpack
 from fedpoison.types import Chosen, Noisy
 
 _ROUNDING = 1e-4

@@ -131,5 +131,5 @@ def kappa(subject: Subject) -> Finding:
         paper = "" if known is None else f", published {number(known)}"
         least = "unbounded" if found >= _LOST or math.isinf(found) else f"κ ≥ {number(found)}"
         told.append(f"{least} at n = {n}, f = {f} (any rule {number(f / (n - 2 * f))}{paper})")
-    outcome: Outcome = "holds" if subject.entry.traits.get("kappa") else "told"
+    outcome: Outcome = "holds" if subject.entry.kappa else "told"
     return Finding("kappa", outcome, "; ".join(told) or "it takes no attacker among few clients", figures=figures)

@@ -12,7 +12,7 @@ from fedpoison.cli import app, output
 
 if TYPE_CHECKING:
     from fedpoison.checking import Finding
-    from fedpoison.registry import Entry
+    from fedpoison.entry import Entry
 
 _STYLES = {"holds": "green", "broken": "bold red", "not claimed": "yellow", "told": "cyan"}
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -30,7 +30,7 @@ def list_(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = F
     from fedpoison.data.store import place_of
     from fedpoison.lookup import entries
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": entry.name,
             "summary": entry.summary,

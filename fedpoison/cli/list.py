@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from fedpoison.cli import app, output
 
 if TYPE_CHECKING:
-    from fedpoison.registry import Entry
+    from fedpoison.entry import Entry
 
 KINDS = {
     "aggregators": ("aggregator",),

@@ -27,8 +27,8 @@ from filelock import FileLock
 from safetensors.numpy import save_file
 
 from fedpoison.data.store import Arrays, Recipe, Source, cache, file_of
+from fedpoison.entry import Entry
 from fedpoison.errors import FetchError
-from fedpoison.registry import Entry
 
 Progress = Callable[[str, int, int | None], None]
 """Is told what is being brought, how many bytes of it are here, and how many there are, if that is known."""

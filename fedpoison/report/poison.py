@@ -15,10 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from fedpoison import parallel
 from fedpoison.config import Config
 from fedpoison.data import Dataset
+from fedpoison.entry import goal_of
 from fedpoison.models.frozen import apply
 from fedpoison.models.vector import travelling
 from fedpoison.poisoning import Aim, Poison, Surrogate, aim_of
-from fedpoison.registry import goal_of
 from fedpoison.report.preview import split_key, split_title, with_options
 from fedpoison.round import World
 from fedpoison.simulation import build

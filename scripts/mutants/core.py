@@ -197,7 +197,7 @@ MUTANTS = [
     (
         "a broken aggregate is applied",
         "defence.py",
-        "if not torch.isfinite(verdict.update).all():",
+        "if not row_norms(verdict.update.unsqueeze(0)).isfinite():",
         "if False:",
         f"{DEFENCE} {ROUND}",
     ),

@@ -14,8 +14,8 @@ import fedpoison
 from fedpoison import dataset, model, parallel
 from fedpoison.config import parse
 from fedpoison.data import Dataset
+from fedpoison.entry import Entry, goal_of
 from fedpoison.lookup import entries
-from fedpoison.registry import Entry, goal_of
 from fedpoison.round import play
 from fedpoison.seeding import Stream
 from fedpoison.simulation import build

@@ -15,8 +15,8 @@ from torch import Tensor
 from fedpoison import Verdict, aggregate, aggregator, check, parallel
 from fedpoison.checking import CONTRACTS, Subject
 from fedpoison.checking.limits import moved, placements, reach
+from fedpoison.entry import Entry
 from fedpoison.lookup import entries
-from fedpoison.registry import Entry
 from fedpoison.types import Update, Updates
 from fedpoison.vocabulary import CLAIMS, REFERENCES
 
@@ -132,7 +132,7 @@ def test_every_claim_has_a_contract() -> None:
 def test_the_rotation_is_one_that_coordinatewise_rules_do_not_survive(name: str) -> None:
     rule = entries("aggregator")[name]
     assert "rotation" not in rule.claims
-    claiming = replace(rule, traits={**rule.traits, "claims": ("rotation",)})
+    claiming = replace(rule, claims=("rotation",))
     assert CONTRACTS["rotation"](subject(claiming)).outcome == "broken"
 
 

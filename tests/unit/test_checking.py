@@ -20,8 +20,8 @@ from fedpoison.checking.cases import Case
 from fedpoison.checking.robustness import ratio
 from fedpoison.checking.shrinking import shrink
 from fedpoison.checking.wording import exactly, number
+from fedpoison.entry import Entry
 from fedpoison.lookup import entries, find, in_file
-from fedpoison.registry import Entry
 from fedpoison.types import State, Update, Updates, Weights
 
 BROKEN = Path(__file__).with_name("broken_rules.py")
@@ -103,7 +103,7 @@ def examined(entry: Entry, contract: str, effort: int = 2, **options: Any) -> Fi
 
 
 def sure(entry: Entry, **traits: Any) -> Entry:
-    return replace(entry, traits={**entry.traits, **traits})
+    return replace(entry, **traits)
 
 
 # ---- what is found

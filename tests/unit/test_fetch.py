@@ -27,9 +27,9 @@ from fedpoison.data import cifar10, fashion_mnist, mnist
 from fedpoison.data.fetch import fetch
 from fedpoison.data.images import IDX_FILES
 from fedpoison.data.store import Arrays, Recipe, Source, cache, file_of, stored
+from fedpoison.entry import Entry
 from fedpoison.errors import FetchError
 from fedpoison.lookup import entries
-from fedpoison.registry import Entry
 
 VALUES = np.arange(12, dtype=np.uint8).reshape(3, 4)
 SHA256 = {"values": hashlib.sha256(VALUES.tobytes()).hexdigest()}
@@ -44,7 +44,7 @@ TOY = Recipe((), decode, SHA256)
 
 def entry(*sources: Source, sha256: dict[str, str] = SHA256) -> Entry:
     recipe = Recipe(sources, decode, sha256)
-    return Entry("dataset", "toy", lambda: None, (), {}, "A toy.", {"recipe": recipe})
+    return Entry("dataset", "toy", lambda: None, (), {}, "A toy.", recipe=recipe)
 
 
 NPM = Source("npm", "@some/toy", "1.0.0", ("package/data/values.bin",))
@@ -182,7 +182,7 @@ def test_whatever_breaks_while_a_package_is_read_is_said_of_its_source(
     publish(place, tarball())
     if isinstance(broken, zlib.error):
         monkeypatch.setattr(tarfile.TarFile, "extractfile", lambda archive, name: fail(place))
-    toy = Entry("dataset", "toy", len, (), {}, "", {"recipe": Recipe((NPM,), fail, SHA256)})
+    toy = Entry("dataset", "toy", len, (), {}, "", recipe=Recipe((NPM,), fail, SHA256))
     with pytest.raises(FetchError, match=r"npm @some/toy 1\.0\.0: "):
         fetch(toy)
     assert not file_of("toy").parent.exists()
@@ -244,7 +244,7 @@ def test_a_file_of_a_python_package_is_taken_by_the_indexs_list(server: str, mon
                 (),
                 {},
                 "",
-                {"recipe": Recipe((Source("pypi", "Toy", "toy-2.zip"),), decode, {})},
+                recipe=Recipe((Source("pypi", "Toy", "toy-2.zip"),), decode, {}),
             )
         )
 
@@ -294,7 +294,7 @@ def test_debian_packages_are_unpacked_without_installing(place: Path, monkeypatc
     fetch(entry(Source("apt", "dataset-toy", members=("usr/share/values.bin",))))
     assert np.array_equal(stored("toy", TOY)["values"], VALUES)
     with pytest.raises(FetchError, match="apt-get update, as root"):
-        fetch(Entry("dataset", "toy2", len, (), {}, "", {"recipe": Recipe((Source("apt", "none"),), decode, {})}))
+        fetch(Entry("dataset", "toy2", len, (), {}, "", recipe=Recipe((Source("apt", "none"),), decode, {})))
 
 
 def test_the_hub_gives_arrays_through_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +306,7 @@ def test_the_hub_gives_arrays_through_its_library(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "datasets", library)
     for name, shape in (("grey", (3, 2, 2)), ("colour", (3, 3, 2, 2))):
         recipe = Recipe((Source("hub", name, members=("image", "label")),), decode, {})
-        fetch(Entry("dataset", name, len, (), {}, "", {"recipe": recipe}))
+        fetch(Entry("dataset", name, len, (), {}, "", recipe=recipe))
         assert stored(name, recipe)["test_images"].shape == shape
         assert stored(name, recipe)["train_labels"].tolist() == [2, 0, 1]
 
@@ -394,7 +394,7 @@ def test_what_the_system_has_is_not_fetched(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(place, tarball())
-    toy = Entry("dataset", "toy", len, (), {}, "A toy.", {"recipe": replace(TOY, sources=(NPM,), installed=str(place))})
+    toy = Entry("dataset", "toy", len, (), {}, "A toy.", recipe=replace(TOY, sources=(NPM,), installed=str(place)))
     monkeypatch.setitem(entries("dataset"), "toy", toy)
     assert cli.main(["data", "fetch", "toy"]) == 0
     assert f"toy is in {place} already" in capsys.readouterr().out.replace("\n", "")

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import fedpoison
+from fedpoison.entry import Entry
 from fedpoison.lookup import entries, find
-from fedpoison.registry import Entry, register
+from fedpoison.registry import register
 from fedpoison.types import Mixing, Update, Updates, Weights
 from fedpoison.vocabulary import VOCABULARY
 
