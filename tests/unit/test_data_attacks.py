@@ -359,7 +359,7 @@ def test_the_square_has_the_asked_size_and_value(size: int, value: float) -> Non
     ],
 )
 def test_a_square_that_does_not_fit_is_refused(shape: tuple[int, ...], position: Any, size: int) -> None:
-    with pytest.raises(ValueError, match=rf"badnets: a square of {size} pixels at row .* does not fit into images of"):
+    with pytest.raises(ValueError, match=rf"the trigger, a square of {size} pixels at row .*, does not fit into images of"):
         stamp(pictures(2, *shape), position, size, 1.0)
 
 
@@ -386,7 +386,7 @@ def test_a_pattern_of_one_value_is_the_square() -> None:
 
 
 def test_a_pattern_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="a pattern of 1 x 6 pixels at row 4, column -1 does not fit into images of"):
+    with pytest.raises(ValueError, match="a pattern of 1 x 6 pixels at row 4, column -1, does not fit into images of"):
         stamp(pictures(2), "bottom_right", 3, 1.0, [[1.0] * 6])
 
 

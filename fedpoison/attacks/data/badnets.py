@@ -29,7 +29,7 @@ def stamp(images: Images, position: Position, size: int, value: float, pattern: 
     if not (images.dim() == 4 and 0 <= row <= height - tall and 0 <= column <= width - wide):
         shape = f"a square of {size}" if pattern is None else f"a pattern of {tall} x {wide}"
         raise ValueError(
-            f"badnets: {shape} pixels at row {row}, column {column} does not fit into images of shape "
+            f"the trigger, {shape} pixels at row {row}, column {column}, does not fit into images of shape "
             f"{tuple(images.shape[1:])}"
         )
     images = images.clone()
