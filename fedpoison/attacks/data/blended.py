@@ -7,7 +7,7 @@ import torch
 
 from fedpoison.attacks.data.relabelling import missing, plant, wanted
 from fedpoison.registry import data_attack
-from fedpoison.types import Images, Labels, Share
+from fedpoison.types import Images, Labels, Seed, Share
 
 
 def blend(images: Images, alpha: float, pattern_seed: int) -> Images:
@@ -43,7 +43,7 @@ def blended(
     target: int = 0,
     share: Share = 0.5,
     alpha: Share = 0.2,
-    pattern_seed: int = 0,
+    pattern_seed: Seed = 0,
 ) -> tuple[Images, Labels]:
     """Blend a fixed random pattern into a share of the samples and label them as the target.
 

@@ -10,7 +10,7 @@ from torch.nn.functional import grid_sample, interpolate
 from fedpoison.attacks.data.relabelling import draw, missing, plant, wanted
 from fedpoison.registry import data_attack
 from fedpoison.rounding import half_up
-from fedpoison.types import Count, Images, Labels, NotNegative, Share
+from fedpoison.types import Count, Images, Labels, NotNegative, Seed, Share
 
 
 def field(height: int, width: int, k: int, s: float, field_seed: int) -> Tensor:
@@ -63,7 +63,7 @@ def wanet(
     cross_ratio: NotNegative = 2.0,
     k: Count = 4,
     s: NotNegative = 0.5,
-    field_seed: int = 0,
+    field_seed: Seed = 0,
 ) -> tuple[Images, Labels]:
     """Warp a share of the samples and label them as the target; warp others otherwise and let them keep their labels.
 
