@@ -137,7 +137,9 @@ class Config(Section):
         if not self.engine.entry.file_hash:
             name = "sequential" if self.engine.name == "sequential" else "batched"
             options = self.engine.step[1]
+            device = options.get("device", "cpu")
             told = [options.get("stack"), options.get("lost") == "event"]  # convolutions round by the first
+            told += [device] if device != "cpu" else []
             table["engine"] = [name, *told] if any(told) else name
         if self.warm_start and self.warm_start.file:
             table["warm_start"]["file"] = fingerprint(self.warm_start.file)

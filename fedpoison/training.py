@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Annotated, Literal, Protocol, runtime_checkable
@@ -213,9 +214,9 @@ def train_client(
         index = shard.index[torch.from_numpy(batch)]
         images = shard.images[index]
         if augment and draws is not None:
-            images = augment(images, draws)
+            images = augment(images, draws.to(images.device))
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.autocast(images.device.type, torch.bfloat16) if half else nullcontext():
             output = net(images)
         output = output.float() if half else output
         cross_entropy(output, shard.labels[index], reduction=local.loss).backward()

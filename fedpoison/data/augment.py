@@ -33,9 +33,10 @@ class Augment(BaseModel):
     def __call__(self, images: Images, draws: Tensor) -> Images:
         """The pictures [B, C, H, W] after what was drawn for them, [B, 3]."""
         height, width = images.shape[-2:]
-        rows = draws[:, 0, None] + torch.arange(height)
-        columns = torch.arange(width).expand(len(images), width)
+        here = images.device
+        rows = draws[:, 0, None] + torch.arange(height, device=here)
+        columns = torch.arange(width, device=here).expand(len(images), width)
         columns = draws[:, 1, None] + torch.where(draws[:, 2, None] == 1, columns.flip(1), columns)
         padded = pad(images, (self.crop,) * 4)
-        sample = torch.arange(len(images))[:, None, None]
+        sample = torch.arange(len(images), device=here)[:, None, None]
         return padded.movedim(1, 3)[sample, rows[:, :, None], columns[:, None, :]].movedim(3, 1)

@@ -10,11 +10,13 @@ size. So a client's update does not depend on its neighbours or the number of th
 import copy
 import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedpoison.data.augment import Augment
@@ -32,27 +34,43 @@ from fedpoison.types import Count, Event, Images, Labels, Params
 _CACHE_BYTES = 4_000_000
 """What a stack's parameters may take; a little over an L2 cache was fastest where it was measured."""
 
+Device = Literal["cpu", "cuda"]
+
 _STEP = 200_000_000
 """Multiplications of a stack's convolutions, forward in one step, beyond which more nets at once gain nothing."""
+
+
+class Place:
+    """The device on which clients are trained, and the data set's samples there."""
+
+    def __init__(self, federation: Federation, device: str) -> None:
+        self.device, dataset = device, federation.dataset
+        self._held = [(values, values.to(device)) for values in (dataset.train_images, dataset.train_labels)]
+
+    def hold(self, values: Tensor) -> Tensor:
+        """The values on the device; the data set's own are there already."""
+        return next((there for here, there in self._held if here is values), values).to(self.device)
 
 
 class OneByOne:
     """The oracle's way for nets that cannot be stacked, a client a thread."""
 
-    def __init__(self, model: nn.Module, federation: Federation, local: Local) -> None:
-        self._model, self._federation, self._local = model, federation, local
-        self._mine = threading.local()
+    def __init__(self, model: nn.Module, federation: Federation, local: Local, device: Device) -> None:
+        self._model, self._federation, self._local = copy.deepcopy(model).to(device), federation, local
+        self._mine, self._place = threading.local(), Place(federation, device)
 
     def train(self, params: Params, plan: Plan) -> Trained:
         """Train every task as the oracle does."""
         updates, local = params.new_empty(len(plan.tasks), len(params)), self._local.scaled(plan.lr_scale)
-        shards = _shards(self._federation, plan)
+        shards, start = _shards(self._federation, plan), params.to(self._place.device)
 
         def one(row: int) -> None:
             if not hasattr(self._mine, "net"):
                 self._mine.net = copy.deepcopy(self._model)
             stream, augment = plan.batch_stream(plan.tasks[row]), self._federation.augment
-            updates[row] = train_client(self._mine.net, params, shards[row], stream, local, augment)
+            hold, shard = self._place.hold, shards[row]
+            shard = Shard(hold(shard.images), hold(shard.labels), shard.index)
+            updates[row] = train_client(self._mine.net, start, shard, stream, local, augment)
 
         list(in_parallel(one, range(len(plan.tasks))))
         said = Event("engine", detail="this net cannot be stacked, so its clients are trained one by one")
@@ -66,9 +84,9 @@ class OneByOne:
 class Batched:
     """Stacks of clients, a stack a thread."""
 
-    def __init__(self, net: Net, federation: Federation, local: Local, slots: int) -> None:
+    def __init__(self, net: Net, federation: Federation, local: Local, slots: int, device: Device) -> None:
         self._net, self._federation, self._local, self._slots = net, federation, local, slots
-        self._width = _aligned(min(local.batch_size, federation.largest))
+        self._width, self._place = _aligned(min(local.batch_size, federation.largest)), Place(federation, device)
 
     def train(self, params: Params, plan: Plan) -> Trained:
         """Train all tasks, a stack a thread."""
@@ -76,16 +94,19 @@ class Batched:
         shares = self.shares(plan, workers())
         order = torch.tensor([place for share in shares for place in share])
         starts = np.cumsum([0, *map(len, shares)]).tolist()
-        moved = params.new_empty(len(plan.tasks), _aligned(len(params)))[:, : len(params)]  # in that order
+        start = params.to(self._place.device)
+        moved = start.new_empty(len(plan.tasks), _aligned(len(params)))[:, : len(params)]  # in that order
 
         def one(stack: int) -> None:
             members = shares[stack]
             streams = [plan.batch_stream(plan.tasks[i]) for i in members]
             batches = _batches_of([shards[i] for i in members], streams, local, self._width, self._federation.augment)
+            batches = batches.held_by(self._place)
             drawn = [stream.of("dropout").torch() for stream in streams] if self._net.draws else []
-            _train_stack(self._net, params, batches, local, moved[starts[stack] : starts[stack + 1]], drawn)
+            _train_stack(self._net, start, batches, local, moved[starts[stack] : starts[stack + 1]], drawn)
 
         list(in_parallel(one, range(len(shares))))
+        moved = moved.to(params.device)
         return Trained(moved if (order.diff() == 1).all() else moved[order.argsort()])
 
     def shares(self, plan: Plan, workers: int) -> list[list[int]]:
@@ -101,16 +122,19 @@ class Batched:
 
 @engine()
 def batched(
-    model: nn.Module, federation: Federation, local: Local, *, stack: Count | None = None
+    model: nn.Module, federation: Federation, local: Local, *, stack: Count | None = None, device: Device = "cpu"
 ) -> Batched | OneByOne:
     """Clients in stacks over threads, for nn.Sequential nets of the usual layers; others one by one.
 
-    `stack`: clients a stack at the most; what fits the cache unless given.
+    `stack`: clients a stack at the most; what fits a processor's cache unless given. `device`: where they are trained;
+    on "cuda", which wants larger stacks, a client's update may depend on its stack. ValueError if there is none.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("engine.device is 'cuda', and torch finds no such device here")
     dataset = federation.dataset
     slots = stack or _slots(model, federation, local)
-    net = net_of(model, dataset.input_shape, dataset.vocabulary is not None, slots)
-    return Batched(net, federation, local, slots) if net else OneByOne(model, federation, local)
+    net = net_of(copy.deepcopy(model).to(device), dataset.input_shape, dataset.vocabulary is not None, slots)
+    return Batched(net, federation, local, slots, device) if net else OneByOne(model, federation, local, device)
 
 
 def _slots(model: nn.Module, federation: Federation, local: Local) -> int:
@@ -131,18 +155,23 @@ def _shards(federation: Federation, plan: Plan) -> list[Shard]:
 class Batches:
     """All batches of a stack of K clients.
 
-    `index` [steps, K, width]: rows of `images` and `labels`; `counts` [steps, K]: each batch's size. A batch is
-    padded to the width with its own first row, whose share of the gradient is then 0; another client's row could
-    be NaN, and 0 · NaN is not 0. Where a client is done its batches have size 0. `draws` [steps, K, width, 3]:
-    what the augmentation does to each sample.
+    `index` [steps, K, width]: rows of `images` and `labels`; `counts` [steps, K]: each batch's size, as numbers that
+    stay here. A batch is padded to the width with its own first row, whose share of the gradient is then 0; another
+    client's row could be NaN, and 0 · NaN is not 0. Where a client is done its batches have size 0. `draws`
+    [steps, K, width, 3]: what the augmentation does to each sample.
     """
 
     images: Images
     labels: Labels
     index: Tensor
-    counts: Tensor
+    counts: NDArray[np.int64]
     augment: Augment | None
     draws: Tensor
+
+    def held_by(self, place: Place) -> "Batches":
+        """The same with its tensors where the training is."""
+        images, labels = place.hold(self.images), place.hold(self.labels)
+        return replace(self, images=images, labels=labels, index=place.hold(self.index), draws=place.hold(self.draws))
 
     def inputs(self, step: int, active: int, out: Tensor) -> Tensor:
         """The samples [active · width, *] of the first clients' batches in this step, `out` if it serves."""
@@ -161,11 +190,12 @@ def _train_stack(
     _, k, width = batches.index.shape
     counts, shape = batches.counts, batches.images.shape[1:]
     taken = descent(moved, params, local)
-    share = (torch.arange(width) < counts.unsqueeze(2)).to(params.dtype).unsqueeze(3)  # 0 for padding
+    parts = (np.arange(width) < counts[:, :, None]).astype(np.float32)  # 0 for padding
     if local.loss == "mean":
-        share /= counts.clamp(min=1)[:, :, None, None]
+        parts /= counts.clip(min=1).astype(np.float32)[:, :, None]
+    share = torch.from_numpy(parts).to(params).unsqueeze(3)
     space = batches.images.new_empty(k * width, math.prod(shape))
-    for step, active in enumerate((counts > 0).sum(dim=1).tolist()):
+    for step, active in enumerate((counts > 0).sum(axis=1).tolist()):
         inputs = batches.inputs(step, active, space)
         if net.normalise:
             inputs = net.normalise(inputs.view(-1, *shape)).flatten(1)
@@ -220,7 +250,7 @@ def _batches_of(
         if augment:
             drawn = torch.cat(augment.draws(stream.of("augment"), sizes.tolist()))
             draws[: len(order), i][torch.from_numpy(real)] = drawn
-    return Batches(images, labels, torch.from_numpy(index), torch.from_numpy(counts), augment, draws)
+    return Batches(images, labels, torch.from_numpy(index), counts, augment, draws)
 
 
 def _aligned(size: int) -> int:

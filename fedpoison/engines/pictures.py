@@ -144,8 +144,8 @@ class ToPictures:
         """Put the nets side by side, channels innermost."""
         k, batch, _ = entered.shape
         channels, height, width = self.shape
-        make = torch.empty if k == self.slots else torch.zeros
-        pictures = make(batch, height, width, self.slots, channels)
+        make = entered.new_empty if k == self.slots else entered.new_zeros
+        pictures = make((batch, height, width, self.slots, channels))
         pictures.permute(3, 0, 4, 1, 2)[:k] = entered.view(k, batch, *self.shape)
         return pictures.flatten(3).permute(0, 3, 1, 2), None
 

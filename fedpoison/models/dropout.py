@@ -24,7 +24,7 @@ class StreamDropout(nn.Module):
             raise RuntimeError("no stream was set for the dropout")
         shape = (*inputs.shape[:2], *[1] * (inputs.dim() - 2)) if self.channels else inputs.shape
         kept = torch.rand(shape, generator=self.generator) >= self.p
-        return inputs * (kept.to(inputs.dtype) / (1 - self.p) if self.p < 1 else 0.0)
+        return inputs * (kept.to(inputs) / (1 - self.p) if self.p < 1 else 0.0)
 
 
 def with_streams(net: nn.Module) -> nn.Module:

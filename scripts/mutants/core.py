@@ -151,6 +151,13 @@ MUTANTS = [
         "tests/unit/test_breaches.py",
     ),
     (
+        "pictures of a stack are made on the CPU, wherever it is trained",
+        "engines/pictures.py",
+        "make = entered.new_empty if k == self.slots else entered.new_zeros",
+        "make = torch.empty if k == self.slots else torch.zeros",
+        'tests/contracts/test_engines.py -k "on_the_device"',
+    ),
+    (
         "of each group of columns only the first block is read",
         "linalg/blocks.py",
         "column_blocks(group.stop, WIDTH, group.start):",

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from fedpoison import data_attack, parallel, partition
 from fedpoison.data import Dataset
 from fedpoison.data.augment import Augment
+from fedpoison.engines.batched import Place, _batches_of, _train_stack
+from fedpoison.engines.stackable import net_of
 from fedpoison.federation import Federation, Shard
 from fedpoison.lookup import entries, find
 from fedpoison.models.dropout import with_streams
@@ -317,6 +321,58 @@ LAYERED: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+class OneDevice(TorchDispatchMode):
+    """Fails where an operation, unless it copies or looks up, is given tensors that lie on several devices."""
+
+    def __torch_dispatch__(self, function, types, given=(), named=None):  # type: ignore[no-untyped-def]
+        devices = {leaf.device for leaf in tree_leaves((given, named)) if isinstance(leaf, Tensor) and leaf.dim()}
+        name = function.overloadpacket.__name__
+        assert len(devices) < 2 or name in ("copy_", "index"), f"{name} is given tensors on {devices}"
+        return function(*given, **(named or {}))
+
+
+@pytest.mark.parametrize("net_name", [*LAYERED, "embedding"])
+@pytest.mark.parametrize("local_name", ["one-step", "clipped-and-all", "adam"])
+def test_everything_of_a_step_lies_on_the_device(net_name: str, local_name: str) -> None:
+    """Played with tensors that have a device of their own and no values, for there may be no other device here."""
+    tokens = net_name == "embedding"
+    clients = federation(text() if tokens else dataset(PICTURE))
+    local = Local(lr=0.02, **LOCALS[local_name])
+    shards = sorted((clients.shard(i) for i in (1, 4)), key=len, reverse=True)
+    streams = [Stream(0, "batches", 1, i) for i in (1, 4)]
+    here = _batches_of(shards, streams, local, 16, None if tokens else Augment(crop=1, flip=True))
+    there = here.held_by(Place(clients, "meta"))
+    drawn = [stream.of("dropout").torch() for stream in streams]
+    model = (embedded() if tokens else LAYERED[net_name]()).to("meta")
+    if not tokens:
+        model.insert(0, Normalise([0.1, 0.2], [0.5, 0.5], PICTURE).to("meta"))
+    net = net_of(model, (5,) if tokens else PICTURE, tokens, 3)
+    assert net is not None
+    params = flatten(model)
+    moved = params.new_empty(2, len(params) + -len(params) % 16)[:, : len(params)]
+    assert params.is_meta
+    assert moved.is_meta
+    with OneDevice():
+        _train_stack(net, params, there, local, moved, drawn)
+        with pytest.raises(AssertionError, match="is given tensors on"):
+            _train_stack(net, params, here, local, moved, drawn)
+
+
+@pytest.mark.parametrize("net_name", ["cnn-dropout", "pools"])
+def test_a_client_alone_is_trained_on_the_device_too(net_name: str) -> None:
+    shard, model = federation(dataset(PICTURE)).shard(1), LAYERED[net_name]().to("meta")
+    there = Shard(shard.images.to("meta"), shard.labels.to("meta"), shard.index)
+    local, stream = Local(prox=0.1, clip_norm=1.0), Stream(0, "batches", 1, 1)
+    with OneDevice():
+        assert train_client(model, flatten(model), there, stream, local, Augment(crop=1)).is_meta
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"engine\.device is 'cuda', and torch finds no such device here"):
+        engine("batched", seeded(NETS["logistic"]), federation(dataset()), Local(), device="cuda")
+
+
 @pytest.mark.parametrize("net_name", LAYERED)
 @pytest.mark.parametrize("local_name", ["smaller-last-batch", "one-step", "both", "clipped-and-all", "adam", "sum"])
 def test_every_layer_in_a_stack_does_what_torch_does(net_name: str, local_name: str) -> None:
@@ -354,13 +410,13 @@ def test_products_in_bfloat16_are_off_by_its_rounding_in_either_engine(net_name:
         assert 1e-5 < off < 16 * torch.finfo(torch.bfloat16).eps, name
 
 
+def embedded(padding: int | None = None) -> nn.Module:
+    return nn.Sequential(nn.Embedding(7, 4, padding_idx=padding), nn.Tanh(), nn.Flatten(), nn.Linear(20, CLASSES))
+
+
 @pytest.mark.parametrize("padding", [None, 2])
 def test_an_embedding_in_a_stack_does_what_torch_does(padding: int | None) -> None:
-    def make() -> nn.Module:
-        table = nn.Embedding(7, 4, padding_idx=padding)
-        return nn.Sequential(table, nn.Tanh(), nn.Flatten(), nn.Linear(20, CLASSES))
-
-    clients, net, local = federation(text()), seeded(make), Local(batch_size=7, epochs=2)
+    clients, net, local = federation(text()), seeded(lambda: embedded(padding)), Local(batch_size=7, epochs=2)
     params = flatten(net)
     exact = reference(net, clients, local, plan_of())
     trained = engine("batched", net, clients, local, stack=3).train(params, plan_of())

@@ -430,6 +430,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("defence.aggregator.iterations", 3),
     ("engine", "sequential"),
     ("engine", {"name": "batched", "stack": 3}),
+    ("engine", {"name": "batched", "device": "cuda"}),
 ]
 
 
