@@ -154,7 +154,13 @@ class Defence:
             rows = torch.stack([updates[i].to(situation.params.dtype) for i in kept.tolist()])
         ids, sizes = situation.client_ids[kept], situation.sizes[kept]
         verdict = self._aggregate(rows, norms[kept], replace(situation, f=f, client_ids=ids, sizes=sizes))
-        if not row_norms(verdict.update.unsqueeze(0)).isfinite():
+        made = verdict.update.detach()
+        if made.shape != situation.params.shape or not made.is_floating_point():
+            found = f"{tuple(made.shape)} of {made.dtype}"
+            raise ValueError(
+                f"{self.rule[0].name} must return {len(situation.params)} floating-point numbers, not {found}"
+            )
+        if not torch.stack(made.aminmax()).isfinite().all():
             return _skip(situation, norms, events, "the aggregate is not finite")
         weights = _spread(verdict.weights, kept, len(updates), 0.0)
         flagged = _spread(verdict.flagged, kept, len(updates), True)
@@ -184,7 +190,13 @@ class Defence:
         entry, options = self.rule
         supply = self._supply(entry, rows, situation, rng)
         if entry.coordinatewise:
-            update = rows.by_columns(lambda block: entry.call({**supply, "updates": block}, options))
+            ours = entry.function.__module__.startswith("fedpoison.")  # others may write into what they are shown
+
+            def rule(block: Updates) -> Update:
+                result: Update = entry.call({**supply, "updates": block if ours else block.clone()}, options)
+                return result
+
+            update = rows.by_columns(rule)
             return Verdict(update, state=situation.state)
         result, state = entry.call(supply, options), situation.state
         if "state" in entry.asks:

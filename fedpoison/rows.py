@@ -26,7 +26,10 @@ class Rows:
         self.updates, self.count = updates, len(updates)
         self.norms, self.sizes = norms, sizes
         self.reference_names = tuple(references)
-        self._references = [vector.to(updates.dtype) for vector in references.values()]
+        for name, vector in references.items():
+            if vector.shape != updates.shape[1:]:
+                raise ValueError(f"{name} must be a vector of {updates.shape[1]} numbers, not {tuple(vector.shape)}")
+        self._references = [vector.detach().to(updates.dtype) for vector in references.values()]
 
     @cached_property
     def _geometry(self) -> tuple[Gram, SquaredDistances]:

@@ -216,7 +216,7 @@ def train_client(
         if augment and draws is not None:
             images = augment(images, draws.to(images.device))
         optimizer.zero_grad()
-        with torch.autocast(images.device.type, torch.bfloat16) if half else nullcontext():
+        with nullcontext() if images.is_meta else torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             output = net(images)
         output = output.float() if half else output
         cross_entropy(output, shard.labels[index], reduction=local.loss).backward()

@@ -18,8 +18,8 @@ from fedpoison.checking.symmetries import differ
 from fedpoison.checking.wording import apart, situation, vector
 
 _FAR = 3000
-_WIDE = 5000
-"""Coordinates of the rounds that several workers share: three blocks of columns."""
+_WIDE = 20_000
+"""Coordinates of the rounds that several workers share: three tasks of several blocks of columns."""
 
 
 @contract(

@@ -5,6 +5,7 @@ AVX-512 there and is up to twice as fast. Torch shows oneDNN's product to its co
 been the same since 2.0; where it is missing, or torch may round products more than float32 does, others do the work.
 """
 
+import os
 from functools import cache
 
 import torch
@@ -42,7 +43,9 @@ def _has_onednn() -> bool:
 
 
 def _full_precision() -> bool:
-    """Whether nobody has allowed torch to round products to bfloat16 or TF32 on the way."""
+    """Whether nobody has allowed torch or oneDNN to round products to bfloat16 or TF32 on the way."""
+    if any(os.environ.get(f"{name}_DEFAULT_FPMATH_MODE", "STRICT") != "STRICT" for name in ("ONEDNN", "DNNL")):
+        return False
     setting = getattr(torch.backends.mkldnn, "matmul", None)  # since torch 2.9; it knows the settings above it
     if setting is None:
         return torch.get_float32_matmul_precision() == "highest"

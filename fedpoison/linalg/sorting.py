@@ -13,7 +13,7 @@ def sort_columns(updates: Updates) -> Updates:
     interpreter lock, many times faster than any sort along the other axis. Numpy's copy of a turned block that lies in
     a wider matrix takes half of torch's time.
     """
-    columns = updates.numpy().T.copy(order="C")
+    columns = updates.resolve_neg().numpy().T.copy(order="C")
     columns.sort(axis=1)
     return torch.from_numpy(columns).T
 

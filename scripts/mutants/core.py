@@ -204,7 +204,7 @@ MUTANTS = [
     (
         "a broken aggregate is applied",
         "defence.py",
-        "if not row_norms(verdict.update.unsqueeze(0)).isfinite():",
+        "if not torch.stack(made.aminmax()).isfinite().all():",
         "if False:",
         f"{DEFENCE} {ROUND}",
     ),
@@ -285,8 +285,8 @@ MUTANTS = [
     (
         "padding has a share of the gradient",
         "engines/batched.py",
-        "(torch.arange(width) < counts.unsqueeze(2))",
-        "torch.ones(width)",
+        "(np.arange(width) < counts[:, :, None])",
+        "np.ones((*counts.shape, width))",
         ENGINES,
     ),
     ("slots are not aligned", "engines/batched.py", "return -(-size // 16) * 16", "return size", ENGINES),
@@ -525,8 +525,8 @@ MUTANTS = [
     (
         "padding counts in a summed loss",
         "engines/batched.py",
-        "share = (torch.arange(width) < counts.unsqueeze(2))",
-        "share = (torch.arange(width) < width + 0 * counts.unsqueeze(2))",
+        "parts = (np.arange(width) < counts[:, :, None])",
+        "parts = (np.arange(width) < width + 0 * counts[:, :, None])",
         ENGINES,
     ),
     (
@@ -596,8 +596,8 @@ MUTANTS = [
     (
         "dropout does not keep the mean",
         "models/dropout.py",
-        "kept.to(inputs.dtype) / (1 - self.p)",
-        "kept.to(inputs.dtype)",
+        "kept.to(inputs) / (1 - self.p)",
+        "kept.to(inputs)",
         NETS,
     ),
     ("Fang's bias is the share that goes elsewhere", "data/partitions/label_bias.py", ">= q", "< q", PARTITIONS),

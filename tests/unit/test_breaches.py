@@ -14,6 +14,7 @@ from fedpoison import parallel, records
 from fedpoison.config import parse
 from fedpoison.errors import ConfigError
 from fedpoison.models.vector import check_net
+from fedpoison.rows import Rows
 from fedpoison.running import Job
 from fedpoison.simulation import build, simulate
 from fedpoison.sweep import load
@@ -102,15 +103,35 @@ def test_a_rule_must_not_change_what_it_is_shown() -> None:
         """Wipes the updates."""
         return updates.zero_()[0]
 
+    with pytest.raises(ValueError, match="wiper changed in place what it was shown"):
+        fedpoison.aggregate(wiper, torch.ones(3, 4))
+
+
+def test_a_coordinate_wise_rule_of_a_user_has_blocks_of_its_own() -> None:
     @fedpoison.aggregator(coordinatewise=True)
     def sorter(updates: Updates) -> Update:
         """Sorts its block where it stands."""
-        updates.copy_(updates.sort(dim=0).values)
+        updates.numpy().sort(axis=0)
         return updates[0]
 
-    for rule in (wiper, sorter):
-        with pytest.raises(ValueError, match=f"{rule.__name__} changed in place what it was shown"):
-            fedpoison.aggregate(rule, torch.ones(3, 4))
+    matrix = torch.tensor([[3.0, 1.0], [2.0, 5.0]])
+    assert fedpoison.aggregate(sorter, matrix).update.tolist() == [2, 1]
+    assert matrix.tolist() == [[3, 1], [2, 5]]
+
+
+def test_a_reference_of_another_length_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"previous must be a vector of 4 numbers, not \(1,\)"):
+        Rows(torch.ones(3, 4), torch.ones(3), torch.ones(3), {"previous": torch.ones(1)})
+
+
+def test_an_aggregate_that_is_no_vector_of_numbers_is_refused() -> None:
+    @fedpoison.aggregator()
+    def counts(updates: Updates) -> Update:
+        """Counts signs."""
+        return updates.sign().sum(dim=0).long()
+
+    with pytest.raises(ValueError, match=r"counts must return 4 floating-point numbers, not \(4,\) of torch.int64"):
+        fedpoison.aggregate(counts, torch.ones(3, 4))
 
 
 def test_weights_must_sum_to_one() -> None:

@@ -438,7 +438,10 @@ def test_badnets_is_measured_on_stamped_samples_of_other_classes() -> None:
         ({"name": "hidden_trigger", "position": [1]}, r"hidden_trigger: position is a corner or \[row, column\]"),
         ({"name": "targeted_flip", "victim": 99}, "victim = 99 counts test samples of class 1 from 0"),
         ({"name": "sig", "f": 4.0}, "is 0 in all of 8 columns"),
-        ({"name": "wanet", "field_seed": 2**63}, r"wanet\.field_seed = 9223372036854775808: Input should be less than"),
+        (
+            {"name": "wanet", "field_seed": 2**64},
+            r"wanet\.field_seed = 18446744073709551616: Input should be less than",
+        ),
         ({"name": "badnets", "size": 9}, r"does not fit into images of shape \(1, 8, 8\)"),
     ],
 )

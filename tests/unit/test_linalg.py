@@ -305,7 +305,7 @@ def test_a_weighted_sum_is_accumulated_in_float64() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("d", [1, 100, WIDTH + 1, 3 * WIDTH])
+@pytest.mark.parametrize("d", [1, 100, WIDTH + 1, 3 * WIDTH, 9 * WIDTH + 5])
 def test_a_weighted_sum_equals_its_definition(d: int, dtype: torch.dtype) -> None:
     matrix, weights = rows(7, d, dtype=dtype), rows(7, 1, seed=1, dtype=torch.float64).flatten()
     result = weighted_sum(weights, matrix)
@@ -372,7 +372,7 @@ def test_the_grid_covers_every_column_once(d: int) -> None:
     assert max(block.stop - block.start for block in blocks) <= WIDTH
 
 
-@pytest.mark.parametrize("d", [1, 100, WIDTH + 1, 3 * WIDTH])
+@pytest.mark.parametrize("d", [1, 100, WIDTH + 1, 3 * WIDTH, 9 * WIDTH + 5])
 def test_a_rule_block_by_block_is_the_rule_on_all_columns(d: int) -> None:
     matrix = rows(6, d)
 
@@ -387,7 +387,7 @@ def test_a_rule_block_by_block_is_the_rule_on_all_columns(d: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_mixed_rows_equal_the_matrix_product(dtype: torch.dtype) -> None:
-    matrix, mixing = rows(6, WIDTH + 5, dtype=dtype), rows(4, 6, seed=1, dtype=torch.float64)
+    matrix, mixing = rows(6, 5 * WIDTH + 5, dtype=dtype), rows(4, 6, seed=1, dtype=torch.float64)
     result = mixed_rows(mixing, matrix)
     assert result.dtype == dtype
     torch.testing.assert_close(result, (mixing @ matrix.double()).to(dtype), rtol=1e-5, atol=1e-5)
@@ -425,7 +425,7 @@ def test_the_upper_products_of_rows_by_every_library(
         torch.testing.assert_close(made.double().triu(), expected, rtol=1e-5, atol=1e-4)
 
 
-def test_products_keep_to_full_precision_whatever_torch_is_allowed() -> None:
+def test_products_keep_to_full_precision_whatever_torch_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = rows(3, 10)
     before = torch.get_float32_matmul_precision()
     try:
@@ -435,6 +435,8 @@ def test_products_keep_to_full_precision_whatever_torch_is_allowed() -> None:
     finally:
         torch.set_float32_matmul_precision(before)
     assert not products_module.wide(matrix.double())
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    assert not products_module.wide(matrix)
 
 
 # ---- threads
