@@ -1,7 +1,9 @@
 """The command line: the app, what becomes of errors, and one file a command."""
 
 import atexit
+import contextlib
 import gc
+import io
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
@@ -23,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a user's mistake gives sentences, not a traceback."""
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     if arguments is None:  # a process of its own
-        atexit.register(gc.freeze)  # Python would search all of torch for garbage before it ends, for half a second
+        atexit.register(_leave)
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -48,6 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             errors.print(f"fedpoison: {line}", markup=False)
         return 1
     return code or 0
+
+
+def _leave() -> None:
+    """Spare Python the search of all of torch for garbage, half a second; it would have flushed files in cycles."""
+    for left in gc.get_objects():
+        if type(left) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom) and not left.closed:
+            with contextlib.suppress(OSError, ValueError):
+                left.flush()
+    gc.freeze()
 
 
 def output() -> Console:
