@@ -190,10 +190,10 @@ class Defence:
         entry, options = self.rule
         supply = self._supply(entry, rows, situation, rng)
         if entry.coordinatewise:
-            ours = entry.function.__module__.startswith("fedpoison.")  # others may write into what they are shown
 
             def rule(block: Updates) -> Update:
-                result: Update = entry.call({**supply, "updates": block if ours else block.clone()}, options)
+                shown = block if entry.ours else block.clone()  # others may write into what they are shown
+                result: Update = entry.call({**supply, "updates": shown}, options)
                 return result
 
             update = rows.by_columns(rule)

@@ -54,6 +54,11 @@ class Entry(Traits):
     told: tuple[str, ...] = ()
     file_hash: str | None = None
 
+    @property
+    def ours(self) -> bool:
+        """Whether it is this package's own, and not a user's."""
+        return self.function.__module__.startswith("fedpoison.")
+
     def validate(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All options with their defaults filled in; ValueError names every unknown or ill-typed one."""
         problems = [

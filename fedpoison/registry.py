@@ -56,7 +56,7 @@ def register(kind: str, function: F, **traits: Any) -> F:
             )
     entry = Entry(kind, name, function, asks, options, (doc or name).splitlines()[0], tuple(traits), **traits)
     function.entry = entry  # type: ignore[attr-defined]
-    if function.__module__.startswith("fedpoison."):
+    if entry.ours:
         if name in ENTRIES[kind]:
             raise TypeError(f"two {kind}s are called {name}")
         ENTRIES[kind][name] = entry
@@ -114,7 +114,8 @@ def aggregator(
     A rule returns `Weights` (one a row of its Gram or distance matrix, or one a client) or an `Update` [d]; `Noisy`
     weights have noise added to what they give, a `Chosen` update says whom it is made of.
     `needs`: the condition on n, f and options, such as "n > 2*f + 2"; several are parted by "; ".
-    `coordinatewise`: the rule may be shown any block of columns. `decides`: a client with weight 0 counts as flagged.
+    `coordinatewise`: the rule may be shown any block of columns (one of this package the updates themselves, not to be
+    written to). `decides`: a client with weight 0 counts as flagged.
     `references`: rows that follow the clients' in `gram` and `squared_distances`, of "origin", "previous",
     "root_update" and "zero_model" (minus the parameters). `base_rows(n, f, **options)`: the fewest rows with f
     malicious ones that a rule which asks for `base` gives it, if not n.

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Annotated, Literal, Protocol, runtime_checkable
@@ -216,7 +215,7 @@ def train_client(
         if augment and draws is not None:
             images = augment(images, draws.to(images.device))
         optimizer.zero_grad()
-        with nullcontext() if images.is_meta else torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             output = net(images)
         output = output.float() if half else output
         cross_entropy(output, shard.labels[index], reduction=local.loss).backward()

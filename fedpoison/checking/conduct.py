@@ -16,10 +16,11 @@ from fedpoison.checking.contract import contract
 from fedpoison.checking.evaluation import directly, statistics
 from fedpoison.checking.symmetries import differ
 from fedpoison.checking.wording import apart, situation, vector
+from fedpoison.linalg.blocks import GROUP
 
 _FAR = 3000
-_WIDE = 20_000
-"""Coordinates of the rounds that several workers share: three tasks of several blocks of columns."""
+_WIDE = 2 * GROUP + 1000
+"""Coordinates of the rounds that several workers share: three tasks."""
 
 
 @contract(

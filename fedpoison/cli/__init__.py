@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _leave() -> None:
     """Spare Python the search of all of torch for garbage, half a second; it would have flushed files in cycles."""
     for left in gc.get_objects():
-        if type(left) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom) and not left.closed:
-            with contextlib.suppress(OSError, ValueError):
+        if type(left) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
+            with contextlib.suppress(OSError, ValueError):  # it may be closed or detached
                 left.flush()
     gc.freeze()
 

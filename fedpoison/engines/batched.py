@@ -34,10 +34,10 @@ from fedpoison.types import Count, Event, Images, Labels, Params
 _CACHE_BYTES = 4_000_000
 """What a stack's parameters may take; a little over an L2 cache was fastest where it was measured."""
 
-Device = Literal["cpu", "cuda"]
-
 _STEP = 200_000_000
 """Multiplications of a stack's convolutions, forward in one step, beyond which more nets at once gain nothing."""
+
+Device = Literal["cpu", "cuda"]
 
 
 class Place:
@@ -56,7 +56,7 @@ class OneByOne:
     """The oracle's way for nets that cannot be stacked, a client a thread."""
 
     def __init__(self, model: nn.Module, federation: Federation, local: Local, device: Device) -> None:
-        self._model, self._federation, self._local = copy.deepcopy(model).to(device), federation, local
+        self._model, self._federation, self._local = model, federation, local
         self._mine, self._place = threading.local(), Place(federation, device)
 
     def train(self, params: Params, plan: Plan) -> Trained:
@@ -133,7 +133,8 @@ def batched(
         raise ValueError("engine.device is 'cuda', and torch finds no such device here")
     dataset = federation.dataset
     slots = stack or _slots(model, federation, local)
-    net = net_of(copy.deepcopy(model).to(device), dataset.input_shape, dataset.vocabulary is not None, slots)
+    model = model if device == "cpu" else copy.deepcopy(model).to(device)  # the caller's stays where it is
+    net = net_of(model, dataset.input_shape, dataset.vocabulary is not None, slots)
     return Batched(net, federation, local, slots, device) if net else OneByOne(model, federation, local, device)
 
 

@@ -16,7 +16,7 @@ from fedpoison.types import MixedUpdates, Mixing, Norms, Update, Updates
 WIDTH = 2048
 """Columns a block, a multiple of 64: a copy of 100 rows fits a core's cache, and in float64 it stays below the 2 MB
 from which on memory may be asked for anew each time."""
-_GROUP = 4 * WIDTH
+GROUP = 4 * WIDTH
 """Columns a task: threads seldom wait for the interpreter, and no thread has much more to do than another."""
 _PIECE = 128
 """Values a piece of a row: few enough that roundings of float32 average out, to about 1e-9 of a norm of many."""
@@ -79,7 +79,7 @@ def _each_block(work: Callable[[slice], None], d: int) -> None:
         for block in column_blocks(group.stop, WIDTH, group.start):
             work(block)
 
-    list(in_parallel(one, column_blocks(d, _GROUP)))
+    list(in_parallel(one, column_blocks(d, GROUP)))
 
 
 def row_norms(updates: Updates) -> Norms:

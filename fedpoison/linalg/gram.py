@@ -109,11 +109,11 @@ def _repair(
     norms_about = gram.diagonal()
     doubtful = distances < _CANCELLED * (norms_about + norms_about.unsqueeze(1))
     doubtful.fill_diagonal_(False)
-    every = [*rows, *(() if references is None else references)]
     while doubtful.any():
         centre = int(doubtful.sum(dim=1).argmax())
         group = torch.cat([torch.tensor([centre]), doubtful[centre].nonzero().flatten()])
-        about = inner_products(torch.stack([every[i] for i in group.tolist()]), 0, norms[group])
+        few = [rows[i] if references is None or i < len(rows) else references[i - len(rows)] for i in group.tolist()]
+        about = inner_products(torch.stack(few), 0, norms[group])
         better = distances_of(about)
         pairs = (group.unsqueeze(1), group)
         distances[pairs] = torch.where(doubtful[pairs], better, distances[pairs])

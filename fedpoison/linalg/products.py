@@ -15,12 +15,6 @@ _STRIP = 64
 """Rows of a symmetric product that are made at once: few, or more than half of it is made; many, or each is slow."""
 
 
-def products(left: Tensor, right: Tensor) -> Tensor:
-    """left [m, w] · right [n, w]ᵀ, to be called only where `wide(left)`."""
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
-    return made
-
-
 def upper_products(rows: Tensor) -> Tensor:
     """rows [n, w] · rowsᵀ in its upper triangle; what is below the diagonal does not count."""
     if not wide(rows):
@@ -28,7 +22,10 @@ def upper_products(rows: Tensor) -> Tensor:
         return torch.from_numpy(half @ half.T)  # numpy sees that it is symmetric and does half the work
     made = rows.new_zeros(len(rows), len(rows))
     for start in range(0, len(rows), _STRIP):
-        made[start : start + _STRIP, start:] = products(rows[start : start + _STRIP], rows[start:])
+        strip = rows[start : start + _STRIP]
+        made[start : start + _STRIP, start:] = torch.ops.mkldnn._linear_pointwise(
+            strip, rows[start:], None, "none", [], ""
+        )
     return made
 
 

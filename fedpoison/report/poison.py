@@ -1,28 +1,23 @@
 """What an experiment's attacks on the data make of clients' samples: the facts, before anything is trained on them."""
 
-import copy
 import json
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from fedpoison import parallel
 from fedpoison.config import Config
 from fedpoison.data import Dataset
 from fedpoison.entry import goal_of
-from fedpoison.models.frozen import apply
-from fedpoison.models.vector import travelling
-from fedpoison.poisoning import Aim, Poison, Surrogate, aim_of
+from fedpoison.poisoning import Aim, Poison, aim_of
+from fedpoison.report.poison_detection import Detection, detections
 from fedpoison.report.preview import split_key, split_title, with_options
 from fedpoison.round import World
 from fedpoison.simulation import build
-from fedpoison.stealth import last_features, raw_features, stealth
 from fedpoison.sweep import Experiment
 from fedpoison.types import Images, Labels
 
@@ -30,10 +25,6 @@ _CRAFTED, _CRAFTED_WITH_NETS = 20, 2
 """Attacked clients whose poison is crafted; fewer where each attacker trains a net for that."""
 _LISTED = 12
 """Clients that are named in a line."""
-_POOL = 3000
-"""Samples that detectors are tried on."""
-_EPOCHS, _OPERATIONS = 5, 2e11
-"""For how long a net is trained to detect poison with, at the most: a few seconds."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +62,6 @@ class Poisoned:
             turns.append((seen[labels], labels, place))
             seen[labels] += 1
         return torch.tensor([place for *_, place in sorted(turns)[:count]], dtype=torch.int64)
-
-
-@dataclass(frozen=True)
-class Detection:
-    """The AUROC of each detector on some samples, by these features."""
-
-    features: str
-    samples: int
-    poisoned: int
-    auroc: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -214,8 +195,9 @@ def _poisoning(config: Config) -> Poisoning:
         remarks.append(f"{config.threat.update.label} does not use what attackers train: nobody trains on this")
     if not any((p.changed | p.flipped).any() for p in crafted):
         remarks.append("no sample is changed and no label")
-    left_out = frozenset(attacked[most:])
-    detections, said = _detections(config, world, poison, crafted, left_out)
+    left_out = attacked[most:]
+    poisoned = {p.client: (p.images, p.relabelled, p.changed | p.flipped) for p in crafted}
+    found, said = detections(world.federation, poison, poisoned, left_out, config.model.label)
     return Poisoning(
         split=split_key(config),
         on=split_title(config, world.threat.fixed_ids),
@@ -230,7 +212,7 @@ def _poisoning(config: Config) -> Poisoning:
         dataset=poison.dataset,
         clients=crafted,
         aim=aim_of(data.step, poison.dataset),
-        detections=detections,
+        detections=found,
         remarks=(*remarks, *said),
     )
 
@@ -252,72 +234,6 @@ def _crafted(world: World, poison: Poison, client: int) -> Poisoned:
     images, labels = poison.craft(client, index)
     dataset = poison.dataset
     return Poisoned(client, dataset.train_images[index], images, dataset.train_labels[index], labels)
-
-
-def _detections(
-    config: Config, world: World, poison: Poison, crafted: Iterable[Poisoned], left_out: frozenset[int]
-) -> tuple[tuple[Detection, ...], list[str]]:
-    """How well the poison is told from all clients' clean samples, and what is to be said of that."""
-    federation, dataset = world.federation, poison.dataset
-    remarks: list[str] = []
-    poisoned = {p.client: p for p in crafted}
-    if not poisoned:
-        return (), remarks
-    honest = [i for i in range(federation.clients) if i not in poisoned and i not in left_out]
-    index = torch.cat([torch.empty(0, dtype=torch.int64), *(federation.shard(i).index for i in honest)])
-    total = len(index) + sum(len(p.labels) for p in poisoned.values())
-    kept = torch.arange(min(total, _POOL)) * total // min(total, _POOL)  # every so-many-th, in the clients' order
-    clean, rest = index[kept[kept < len(index)]], kept[kept >= len(index)] - len(index)
-    parts = [(p.images, p.relabelled, p.changed | p.flipped) for p in poisoned.values()]
-    made, given, marks = (torch.cat(part)[rest] for part in zip(*parts, strict=True))
-    images, labels = torch.cat([dataset.train_images[clean], made]), torch.cat([dataset.train_labels[clean], given])
-    bad = torch.cat([torch.zeros(len(clean), dtype=torch.bool), marks])
-    if not images.isfinite().all():
-        return (), ["some values are not finite: no detector is tried"]
-    if not bad.any() or bad.all():
-        return (), ["there are not both clean and poisoned samples for detectors to tell apart"]
-    raw = "counts of tokens" if dataset.kind == "tokens" else "raw values"
-    shown = {raw: raw_features(images, dataset.vocabulary)}
-    try:
-        features, epochs = _net_features(poison, images, labels)
-        shown[f"{config.model.label} trained on these for {epochs} epoch{'s' * (epochs > 1)}"] = features
-    except ValueError as error:
-        remarks.append(f"no features of a net: {error}")
-    measured = [Detection(name, len(bad), int(bad.sum()), stealth(made, labels, bad)) for name, made in shown.items()]
-    return tuple(measured), remarks
-
-
-def _net_features(poison: Poison, images: Images, labels: Labels) -> tuple[Tensor, int]:
-    """What the last layer sees of a net trained on the samples, poisoned as they are, and for how many epochs.
-
-    ValueError if that would take too long or comes to nothing.
-    """
-    surrogate = poison.surrogate
-    if not isinstance(surrogate, Surrogate):
-        raise ValueError("there is no net")
-    inputs = images if poison.front is None else apply(poison.front, images)
-    epochs = min(_EPOCHS, int(_OPERATIONS / (len(labels) * _operations(surrogate.net, inputs[:1]))))
-    if not epochs:
-        raise ValueError("training one takes too long for a preview")
-    vocabulary = None if inputs.is_floating_point() else poison.dataset.vocabulary
-    seen = Dataset(inputs, labels, inputs[:1], labels[:1], poison.dataset.n_classes, vocabulary=vocabulary)
-    net = replace(surrogate, seen=seen, epochs=epochs)(0, torch.arange(len(labels)))
-    features = last_features(net, images)
-    if not features.isfinite().all():
-        raise ValueError("with these settings its training diverges")
-    return features, epochs
-
-
-def _operations(net: nn.Module, sample: Tensor) -> float:
-    """Floating-point operations of a training step on one sample: three times those of looking at it.
-
-    Recurrent layers are not counted by torch, so each parameter is taken to be used at each token.
-    """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        copy.deepcopy(net).eval()(sample)
-    tokens = 1 if sample.is_floating_point() else sample.shape[1]
-    counted: int = max(counter.get_total_flops(), 2 * tokens * sum(p.numel() for p in travelling(net)))
-    return 3.0 * counted
 
 
 def _mean_and_max(name: str, values: Tensor) -> dict[str, float | None]:

@@ -167,8 +167,8 @@ MUTANTS = [
     (
         "a strip is multiplied by all rows from the first on",
         "linalg/products.py",
-        "made[start : start + _STRIP, start:] = products(rows[start : start + _STRIP], rows[start:])",
-        "made[start : start + _STRIP, start:] = products(rows[start : start + _STRIP], rows)[:, : len(rows) - start]",
+        'strip, rows[start:], None, "none", [], ""',
+        'strip, rows[: len(rows) - start], None, "none", [], ""',
         LINALG,
     ),
     (

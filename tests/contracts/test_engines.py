@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -359,7 +360,8 @@ def test_everything_of_a_step_lies_on_the_device(net_name: str, local_name: str)
 
 
 @pytest.mark.parametrize("net_name", ["cnn-dropout", "pools"])
-def test_a_client_alone_is_trained_on_the_device_too(net_name: str) -> None:
+def test_a_client_alone_is_trained_on_the_device_too(net_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "autocast", lambda *given, **named: nullcontext())  # it does not know such a device
     shard, model = federation(dataset(PICTURE)).shard(1), LAYERED[net_name]().to("meta")
     there = Shard(shard.images.to("meta"), shard.labels.to("meta"), shard.index)
     local, stream = Local(prox=0.1, clip_norm=1.0), Stream(0, "batches", 1, 1)

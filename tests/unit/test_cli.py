@@ -1,5 +1,6 @@
 """The command line: what it prints, what it returns, and how it answers mistakes."""
 
+import gc
 import inspect
 import json
 import os
@@ -489,3 +490,20 @@ def test_results_are_looked_at_without_torch(results: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "[0, 0, 0]" in done.stdout, done.stdout
+
+
+def test_a_file_that_hangs_in_a_cycle_is_written_when_a_command_ends(tmp_path: Path) -> None:
+    class Log:
+        def __init__(self) -> None:
+            self.me, self.file = self, (tmp_path / "log.txt").open("w")
+            self.detached = (tmp_path / "other.txt").open("w")
+            self.raw = self.detached.detach()  # asking whether it is closed would raise an error
+
+    log = Log()
+    log.file.write("the last line")
+    try:
+        cli._leave()
+        assert gc.get_freeze_count() > 1000
+        assert (tmp_path / "log.txt").read_text() == "the last line"
+    finally:
+        gc.unfreeze()

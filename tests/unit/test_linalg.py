@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedpoison.linalg import gram as gram_module
 from fedpoison.linalg import products as products_module
-from fedpoison.linalg.blocks import WIDTH, by_columns, column_blocks, mixed_rows, row_norms, weighted_sum
+from fedpoison.linalg.blocks import GROUP, WIDTH, by_columns, column_blocks, mixed_rows, row_norms, weighted_sum
 from fedpoison.linalg.gram import distances_of, geometry, inner_products
 from fedpoison.linalg.sorting import mean_rows, sort_columns
 from fedpoison.parallel import using
@@ -18,7 +18,6 @@ from fedpoison.parallel import using
 CLOSE = 1e-4
 """Relative error allowed of a squared distance between float32 rows; what was measured is below 2e-5."""
 LARGE = (1e3, 1e6, 1e12, 1e30)
-GROUP = gram_module._GROUP
 
 
 def rows(n: int, d: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -60,7 +59,7 @@ def test_distances_are_symmetric_to_the_bit(n: int) -> None:
             assert torch.equal(distances, distances.T)
 
 
-@pytest.mark.parametrize("d", [GROUP + 1, 2 * GROUP + 100])
+@pytest.mark.parametrize("d", [gram_module._GROUP + 1, 2 * gram_module._GROUP + 100])
 def test_distances_over_several_groups_of_blocks(d: int) -> None:
     assert_distances_are_right(rows(4, d))
 
@@ -305,7 +304,7 @@ def test_a_weighted_sum_is_accumulated_in_float64() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("d", [1, 100, WIDTH + 1, 3 * WIDTH, 9 * WIDTH + 5])
+@pytest.mark.parametrize("d", [1, 100, WIDTH + 1, 3 * WIDTH, 2 * GROUP + 5])
 def test_a_weighted_sum_equals_its_definition(d: int, dtype: torch.dtype) -> None:
     matrix, weights = rows(7, d, dtype=dtype), rows(7, 1, seed=1, dtype=torch.float64).flatten()
     result = weighted_sum(weights, matrix)
@@ -372,7 +371,7 @@ def test_the_grid_covers_every_column_once(d: int) -> None:
     assert max(block.stop - block.start for block in blocks) <= WIDTH
 
 
-@pytest.mark.parametrize("d", [1, 100, WIDTH + 1, 3 * WIDTH, 9 * WIDTH + 5])
+@pytest.mark.parametrize("d", [1, 100, WIDTH + 1, 3 * WIDTH, 2 * GROUP + 5])
 def test_a_rule_block_by_block_is_the_rule_on_all_columns(d: int) -> None:
     matrix = rows(6, d)
 
@@ -387,7 +386,7 @@ def test_a_rule_block_by_block_is_the_rule_on_all_columns(d: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_mixed_rows_equal_the_matrix_product(dtype: torch.dtype) -> None:
-    matrix, mixing = rows(6, 5 * WIDTH + 5, dtype=dtype), rows(4, 6, seed=1, dtype=torch.float64)
+    matrix, mixing = rows(6, GROUP + 5, dtype=dtype), rows(4, 6, seed=1, dtype=torch.float64)
     result = mixed_rows(mixing, matrix)
     assert result.dtype == dtype
     torch.testing.assert_close(result, (mixing @ matrix.double()).to(dtype), rtol=1e-5, atol=1e-5)
@@ -448,7 +447,7 @@ def with_workers(count: int, work: Callable[[], list[Tensor]]) -> list[Tensor]:
 
 
 def test_the_number_of_worker_threads_changes_no_bit() -> None:
-    matrix = rows(9, GROUP + 3 * WIDTH + 77, seed=10)
+    matrix = rows(9, gram_module._GROUP + 3 * WIDTH + 77, seed=10)
     matrix[3] *= 1e6
     matrix[5] = matrix[6] + 1e-3 * matrix[7]
     weights = torch.softmax(rows(9, 1, dtype=torch.float64).flatten(), dim=0)

@@ -16,7 +16,7 @@ from torch import Tensor
 from fedpoison import cli, data_attack, dataset
 from fedpoison.config import parse
 from fedpoison.data import Dataset
-from fedpoison.report import poison, poison_figure
+from fedpoison.report import poison, poison_detection, poison_figure
 from fedpoison.report.poison import Poisoned, Poisoning, poisonings
 from fedpoison.report.poison_table import pictures, tables, token_window
 from fedpoison.simulation import build
@@ -209,7 +209,7 @@ def test_detectors_are_tried_on_raw_values_and_on_a_nets_features() -> None:
 
 
 def test_what_would_take_too_long_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(poison, "_OPERATIONS", 1e6)
+    monkeypatch.setattr(poison_detection, "_OPERATIONS", 1e6)
     found = one()
     assert [d.features for d in found.detections] == ["raw values"]
     assert "no features of a net: training one takes too long for a preview" in told(found)
