@@ -127,7 +127,7 @@ def test_digits_are_split_by_class_and_always_alike() -> None:
 def test_idx_reads_what_was_written(tmp_path: Path, shape: list[int], zipped: bool) -> None:
     array = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     path = tmp_path / "file"
-    path.write_bytes(gzip.compress(idx(array)) if zipped else idx(array))
+    path.write_bytes(gzip.compress(idx(array), mtime=0) if zipped else idx(array))
     read = read_idx(path, len(shape))
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, array)
@@ -147,9 +147,9 @@ GOOD = idx(np.arange(6).reshape(2, 3))
         (GOOD[:9], "ends after 9 bytes, within its header of 12"),
         (GOOD[:-1], r"has 5 bytes of values, not the 6 of its shape \(2, 3\)"),
         (GOOD + b"!", "has 7 bytes of values"),
-        (gzip.compress(GOOD)[:-12], "damaged gzip"),
-        (gzip.compress(GOOD)[:-8] + bytes(8), "damaged gzip.*CRC"),
-        (gzip.compress(GOOD)[:10] + b"\xff" * 20, "damaged gzip"),
+        (gzip.compress(GOOD, mtime=0)[:-12], "damaged gzip"),
+        (gzip.compress(GOOD, mtime=0)[:-8] + bytes(8), "damaged gzip.*CRC"),
+        (gzip.compress(GOOD, mtime=0)[:10] + b"\xff" * 20, "damaged gzip"),
     ],
 )
 def test_idx_refuses_a_damaged_file(tmp_path: Path, content: bytes, message: str) -> None:
@@ -172,7 +172,7 @@ def look_alike(tmp_path: Path) -> dict[str, np.ndarray]:
     }
     for name, array in arrays.items():
         zipped = name.startswith("t10k")
-        content = gzip.compress(idx(array)) if zipped else idx(array)
+        content = gzip.compress(idx(array), mtime=0) if zipped else idx(array)
         (tmp_path / f"{name}{'.gz' if zipped else ''}").write_bytes(content)
     return {name: array.astype(np.uint8) for name, array in arrays.items()}
 
