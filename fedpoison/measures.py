@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedpoison.linalg.blocks import weighted_sum
-from fedpoison.parallel import in_parallel
+from fedpoison.linalg.blocks import of_each, weighted_sum
 from fedpoison.types import Norms, Update, Updates, Verdict
 
 Measured = dict[str, Any]
@@ -72,8 +71,8 @@ def spread_of(verdict: Verdict, updates: Updates | Sequence[Tensor], honest: Ten
         updates, usable, kept = torch.stack([updates[i] for i in kept]), usable[usable], list(range(len(kept)))
     centre = weighted_sum(usable.double() / usable.sum(), updates)
     distance = float(torch.linalg.vector_norm(verdict.update - centre, dtype=torch.float64))
-    rows = (updates[i] for i in kept)
-    gaps = in_parallel(lambda row: float(torch.linalg.vector_norm(row - centre, dtype=torch.float64)), rows)
+    rows = [updates[i] for i in kept]
+    gaps = of_each(lambda row: float(torch.linalg.vector_norm(row - centre, dtype=torch.float64)), rows)
     variance = statistics.fmean(gap**2 for gap in gaps)
     measured["heterogeneity"] = finite(variance)
     measured["distance_to_honest_mean"] = finite(distance)

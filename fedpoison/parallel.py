@@ -55,11 +55,12 @@ def in_parallel(function: Callable[[T], R], pieces: Iterable[T]) -> Iterator[R]:
     if getattr(_here, "is_worker", False):
         yield from map(function, pieces)
         return
-    intra_op = torch.get_num_threads()
+    pieces, intra_op = list(pieces), torch.get_num_threads()
     torch.set_num_threads(1)  # MKL's count is one for the whole process: what the workers set can be lost again
     try:
         with _libraries().limit(limits=1, user_api="blas"):
-            yield from _pool(workers()).map(function, pieces)
+            alone = len(pieces) == 1  # then handing it over would take longer than many a piece
+            yield from map(function, pieces) if alone else _pool(workers()).map(function, pieces)
     finally:
         torch.set_num_threads(intra_op)
 

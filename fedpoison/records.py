@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fedpoison import __version__
 from fedpoison.errors import BusyError
+from fedpoison.linalg import kernels
 from fedpoison.round import State
 from fedpoison.runfiles import RunFiles, replace_file
 from fedpoison.vocabulary import Record
@@ -159,4 +160,5 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "system": platform.system(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "kernels": kernels.level(),
     }

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from fedpoison.linalg.angles import cosines_to
-from fedpoison.linalg.blocks import by_columns
+from fedpoison.linalg.blocks import by_columns, of_each
 from fedpoison.linalg.sorting import middle
-from fedpoison.parallel import in_parallel
 from fedpoison.registry import aggregator
 from fedpoison.types import Norms, Params, Positive, Share, Updates, Weights
 
@@ -60,7 +59,7 @@ def sign_alignment(updates: Updates, sparsity: float) -> Tensor:
         chosen = row.abs().topk(largest).indices
         return float((row[chosen].sign() == principal[chosen]).double().mean())
 
-    return torch.tensor(list(in_parallel(share, updates.unbind())), dtype=torch.float64)
+    return torch.tensor(of_each(share, updates.unbind()), dtype=torch.float64)
 
 
 def _mz_scores(values: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fedpoison.linalg.angles import cosines
-from fedpoison.parallel import in_parallel
+from fedpoison.linalg.blocks import of_each
 from fedpoison.registry import aggregator
 from fedpoison.types import Count, Layer, Params, Share, Updates, Weights
 
@@ -53,7 +53,7 @@ def low_frequencies(updates: Updates, params: Params, layers: tuple[Layer, ...],
         spectra = (torch.from_numpy(dctn(matrix, norm="ortho")) for matrix in matrices)
         return torch.cat([spectrum[_is_low(spectrum.shape, share)] for spectrum in spectra])
 
-    return torch.stack(list(in_parallel(one, updates.unbind())))
+    return torch.stack(of_each(one, updates.unbind()))
 
 
 def _is_low(shape: torch.Size, share: float) -> Tensor:

@@ -1,6 +1,6 @@
 """Coordinate-wise median."""
 
-from fedpoison.linalg.sorting import middle_row, sort_columns
+from fedpoison.linalg.sorting import column_medians
 from fedpoison.registry import aggregator
 from fedpoison.types import Update, Updates
 
@@ -19,4 +19,4 @@ def median(updates: Updates) -> Update:
 
     Yin et al. 2018, Definition 1.
     """
-    return middle_row(sort_columns(updates))
+    return column_medians(updates)

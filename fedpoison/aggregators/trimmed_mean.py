@@ -1,6 +1,6 @@
 """Coordinate-wise trimmed mean."""
 
-from fedpoison.linalg.sorting import mean_rows, sort_columns
+from fedpoison.linalg.sorting import trimmed_column_means
 from fedpoison.registry import aggregator
 from fedpoison.types import Update, Updates
 
@@ -20,4 +20,4 @@ def trimmed_mean(updates: Updates, f: int) -> Update:
 
     Yin et al. 2018, Definition 2, with f = βn.
     """
-    return mean_rows(sort_columns(updates)[f : len(updates) - f])
+    return trimmed_column_means(updates, f)

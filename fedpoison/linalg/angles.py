@@ -7,7 +7,7 @@ float64: rows that differ little in direction are told apart by 1 − cos, which
 import torch
 from torch import Tensor
 
-from fedpoison.linalg.blocks import WIDTH, column_blocks
+from fedpoison.linalg.blocks import WIDTH, column_blocks, of_each
 from fedpoison.parallel import in_parallel
 from fedpoison.types import Cosines, Update, Updates
 
@@ -37,9 +37,7 @@ def cosines(rows: Updates) -> Cosines:
 def cosines_to(vector: Update, rows: Updates) -> Tensor:
     """The cosine of each row with one vector [n]; 0 where either is zero. Equal rows get equal bits."""
     direction = _unit(vector)
-    return torch.tensor(
-        list(in_parallel(lambda row: float(_unit(row) @ direction), rows.unbind())), dtype=torch.float64
-    )
+    return torch.tensor(of_each(lambda row: float(_unit(row) @ direction), rows.unbind()), dtype=torch.float64)
 
 
 def _unit(vector: Update) -> Update:

@@ -5,19 +5,26 @@ runs changes a bit.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from fedpoison.linalg import kernels
 from fedpoison.parallel import in_parallel
 from fedpoison.types import MixedUpdates, Mixing, Norms, Update, Updates
+
+T = TypeVar("T")
 
 WIDTH = 2048
 """Columns a block, a multiple of 64: a copy of 100 rows fits a core's cache, and in float64 it stays below the 2 MB
 from which on memory may be asked for anew each time."""
 GROUP = 4 * WIDTH
 """Columns a task: threads seldom wait for the interpreter, and no thread has much more to do than another."""
+_TASK = 2**16
+"""Values of rows that are worth a task."""
 _PIECE = 128
 """Values a piece of a row: few enough that roundings of float32 average out, to about 1e-9 of a norm of many."""
 _ORDINARY = (1e-10, 1e18)
@@ -46,14 +53,20 @@ def by_columns(rule: Callable[[Updates], Update], updates: Updates, mixing: Mixi
 
 def weighted_sum(weights: Tensor, updates: Updates) -> Update:
     """Σ weights[i] · updates[i], accumulated in float64; rows of weight 0 are not read."""
-    rows = weights.nonzero().flatten()
-    weights = weights[rows].double()
-    if len(rows) == 1 and weights[0] == 1:
-        return updates[rows[0]].clone()
+    chosen = weights.nonzero().flatten()
+    weights = weights[chosen].double()
+    if len(chosen) == 1 and weights[0] == 1:
+        return updates[chosen[0]].clone()
     result = updates.new_empty(updates.shape[1])
+    updates = kernels.side_by_side(updates)
+    if kernels.sums(updates):
+        rows = [updates[i] for i in chosen.tolist()]
+        sum_up = partial(kernels.weighted_sum, weights, rows, result)
+        list(in_parallel(sum_up, column_blocks(len(result), GROUP)))
+        return result
 
     def one(block: slice) -> None:
-        columns = updates[:, block] if len(rows) == len(updates) else updates[rows, block]
+        columns = updates[:, block] if len(chosen) == len(updates) else updates[chosen, block]
         result[block] = (weights @ columns.double()).to(updates.dtype)
 
     _each_block(one, updates.shape[1])
@@ -82,9 +95,16 @@ def _each_block(work: Callable[[slice], None], d: int) -> None:
     list(in_parallel(one, column_blocks(d, GROUP)))
 
 
+def of_each(function: Callable[[Update], T], rows: Sequence[Update]) -> list[T]:
+    """The function of each row; short rows share a task."""
+    share = max(1, _TASK // max(1, len(rows[0]))) if rows else 1
+    tasks = [rows[first : first + share] for first in range(0, len(rows), share)]
+    return [made for part in in_parallel(lambda task: [function(row) for row in task], tasks) for made in part]
+
+
 def row_norms(updates: Updates) -> Norms:
     """Euclidean norm of each row, accumulated in float64 over pieces of a row; NaN or Inf if it has one."""
-    return torch.tensor(list(in_parallel(_norm, updates.unbind())), dtype=torch.float64)
+    return torch.tensor(of_each(_norm, updates.unbind()), dtype=torch.float64)
 
 
 def _norm(row: Tensor) -> float:

@@ -12,14 +12,16 @@
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from fedpoison.linalg import kernels
 from fedpoison.linalg.blocks import WIDTH, column_blocks, row_norms
-from fedpoison.linalg.products import upper_products
 from fedpoison.parallel import in_parallel
-from fedpoison.types import AllNorms, Gram, Norms, References, SquaredDistances, Updates
+from fedpoison.types import AllNorms, Gram, Norms, References, SquaredDistances, Update, Updates
 
 _WIDTH = 4 * WIDTH
 """Columns a product: wider than where nothing is done but read and write."""
@@ -43,30 +45,39 @@ def inner_products(rows: Updates, centre: int, norms: AllNorms, references: Refe
     exponent = torch.frexp(norms + norms[centre]).exponent.clamp(min=lowest)
     if ((exponent > _ORDINARY[0]) & (exponent < _ORDINARY[1])).all():
         exponent = torch.zeros_like(exponent)  # nothing can overflow or vanish, and a power of two changes no digit
-    down = torch.ldexp(torch.ones(n, dtype=torch.float64), -exponent).to(rows.dtype).unsqueeze(1)
-    pieces = [(rows, slice(len(rows)))]
-    if references is not None:
-        pieces.append((references, slice(len(rows), n)))
-
-    def group(columns: slice) -> Tensor:
-        total = torch.zeros(n, n, dtype=torch.float64)
-        space = rows.new_empty(n * _WIDTH)
-        for block in column_blocks(columns.stop, _WIDTH, columns.start):
-            width = block.stop - block.start
-            part, about = space[: n * width].view(n, width), rows[centre, block]
-            for piece, place in pieces:
-                if exponent.any():
-                    torch.mul(piece[:, block], down[place], out=part[place]).sub_(about * down[place])
-                else:
-                    torch.sub(piece[:, block], about, out=part[place])
-            total += upper_products(part)
-        return total
-
+    down = torch.ldexp(torch.ones(n, dtype=torch.float64), -exponent).to(rows.dtype)
+    pieces = [rows] if references is None else [rows, references]
+    group: Callable[[slice], Gram]
+    if kernels.multiplies(pieces):
+        each = [row for piece in pieces for row in piece]
+        group = partial(kernels.centred_products, each, down, rows[centre])
+    else:
+        group = partial(_centred_products, pieces, down if exponent.any() else None, rows[centre])
     total = torch.zeros(n, n, dtype=torch.float64)
     for part in in_parallel(group, column_blocks(d, _GROUP)):
         total += part
     up = torch.ldexp(torch.ones(n, dtype=torch.float64), exponent)
     return (total.triu() + total.triu(1).T) * (up * up.unsqueeze(1))
+
+
+def _centred_products(pieces: list[Tensor], scales: Norms | None, centre: Update, columns: slice) -> Gram:
+    """(x − centre) · (x − centre)ᵀ in these columns, for the pieces' rows x, each times its scale if there are any."""
+    lengths = [len(piece) for piece in pieces]
+    n = sum(lengths)
+    total, space = torch.zeros(n, n, dtype=torch.float64), centre.new_empty(n * _WIDTH)
+    for block in column_blocks(columns.stop, _WIDTH, columns.start):
+        width = block.stop - block.start
+        centred = space[: n * width].view(n, width)
+        parts = centred.split(lengths)
+        for number, (piece, part) in enumerate(zip(pieces, parts, strict=True)):
+            if scales is None:
+                torch.sub(piece[:, block], centre[block], out=part)
+            else:
+                scale = scales.split(lengths)[number].unsqueeze(1)
+                torch.mul(piece[:, block], scale, out=part).sub_(centre[block] * scale)
+        half = centred.numpy()
+        total += torch.from_numpy(half @ half.T)  # numpy sees that it is symmetric and does half the work
+    return total
 
 
 def distances_of(gram: Gram) -> SquaredDistances:
@@ -87,7 +98,7 @@ def geometry(
 
     The rows decide what a good centre is; `references` [r, d] follow them in both.
     """
-    clients = len(rows)
+    rows, clients = kernels.side_by_side(rows), len(rows)
     norms = row_norms(rows) if norms is None else norms
     all_norms = norms if references is None else torch.cat([norms, row_norms(references)])
     centre = int(norms.argsort(stable=True)[(clients - 1) // 2])

@@ -3,7 +3,29 @@
 import torch
 from torch import Tensor
 
+from fedpoison.linalg import kernels
 from fedpoison.types import Update, Updates
+
+
+def column_medians(updates: Updates) -> Update:
+    """The median of each column; of an even number of values, the mean of the middle two."""
+    return _order_statistics(updates, None)
+
+
+def trimmed_column_means(updates: Updates, cut: int) -> Update:
+    """The mean of each column without its `cut` least and `cut` greatest values."""
+    return _order_statistics(updates, cut)
+
+
+def _order_statistics(updates: Updates, cut: int | None) -> Update:
+    updates, parts = kernels.side_by_side(updates), []
+    quick = kernels.sorts(updates)
+    if quick:
+        parts.append(kernels.trimmed_means(updates[:, :quick], cut))
+    if quick < updates.shape[1]:
+        values = sort_columns(updates[:, quick:])
+        parts.append(middle_row(values) if cut is None else mean_rows(values[cut : len(values) - cut]))
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def sort_columns(updates: Updates) -> Updates:

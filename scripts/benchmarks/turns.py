@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedpoison.parallel import available_cores
+from fedpoison.records import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENDERS = Path(__file__).parent / "contenders"
@@ -146,7 +147,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 def write(name: str, given: argparse.Namespace, found: dict[str, Any], bars: list[Bar]) -> None:
     """Write NAME.json: the machine, the options, what was found, the bars."""
     options = {key: value for key, value in vars(given).items() if key != "out"}
-    machine = {"cores": available_cores(), "torch": torch.__version__, "at": time.strftime("%Y-%m-%d %H:%M")}
+    machine = {**environment(), "cores": available_cores(), "at": time.strftime("%Y-%m-%d %H:%M")}
     machine["load"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     told = {"machine": machine, "options": options, **found, "bars": [asdict(bar) for bar in bars]}
     given.out.mkdir(parents=True, exist_ok=True)

@@ -9,15 +9,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedpoison.linalg import gram as gram_module
-from fedpoison.linalg import products as products_module
+from fedpoison.linalg import kernels
 from fedpoison.linalg.blocks import GROUP, WIDTH, by_columns, column_blocks, mixed_rows, row_norms, weighted_sum
 from fedpoison.linalg.gram import distances_of, geometry, inner_products
-from fedpoison.linalg.sorting import mean_rows, sort_columns
+from fedpoison.linalg.sorting import column_medians, mean_rows, sort_columns
 from fedpoison.parallel import using
 
 CLOSE = 1e-4
 """Relative error allowed of a squared distance between float32 rows; what was measured is below 2e-5."""
 LARGE = (1e3, 1e6, 1e12, 1e30)
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["plain", "kernels"])
+def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything here holds for the plain routes, and for the kernels in C where there are any."""
+    if not request.param:
+        monkeypatch.setattr(kernels, "level", lambda: 0)
+    elif kernels.level() == 0:
+        pytest.skip("the kernels were not built here")
 
 
 def rows(n: int, d: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -407,37 +416,6 @@ def test_one_huge_value_among_tiny_ones_is_the_norm() -> None:
     assert row_norms(row)[0] == pytest.approx(1e25, rel=1e-7)
 
 
-# ---- products
-
-
-@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 150])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_upper_products_of_rows_by_every_library(
-    n: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    matrix = rows(n, 500, dtype=dtype)
-    expected = (matrix.double() @ matrix.double().T).triu()
-    for has in (products_module._has_onednn(), False):
-        monkeypatch.setattr(products_module, "_has_onednn", lambda has=has: has)
-        made = products_module.upper_products(matrix)
-        assert made.dtype == dtype
-        torch.testing.assert_close(made.double().triu(), expected, rtol=1e-5, atol=1e-4)
-
-
-def test_products_keep_to_full_precision_whatever_torch_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    matrix = rows(3, 10)
-    before = torch.get_float32_matmul_precision()
-    try:
-        for precision, wide in (("highest", products_module._has_onednn()), ("high", False), ("medium", False)):
-            torch.set_float32_matmul_precision(precision)
-            assert products_module.wide(matrix) == wide
-    finally:
-        torch.set_float32_matmul_precision(before)
-    assert not products_module.wide(matrix.double())
-    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
-    assert not products_module.wide(matrix)
-
-
 # ---- threads
 
 
@@ -461,6 +439,7 @@ def test_the_number_of_worker_threads_changes_no_bit() -> None:
             mixed_rows(mixing, matrix),
             by_columns(mean_rows, matrix),
             by_columns(mean_rows, matrix, mixing),
+            by_columns(column_medians, matrix),
         ]
 
     alone = with_workers(1, work)

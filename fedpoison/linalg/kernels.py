@@ -1,0 +1,126 @@
+"""Loops in C (kernels.c) for what numpy and torch have no fast way to do, where they could be built.
+
+They are optional: sorting.py, blocks.py and gram.py ask here first and else take their plain routes, to which these
+are equal (medians to the bit, the others to rounding). FEDPOISON_KERNELS=off in the environment turns them off.
+"""
+
+import os
+import zlib
+from ctypes import CDLL, c_int, c_ssize_t, c_uint, c_void_p
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedpoison.types import Gram, Norms, Update, Updates
+
+_SOURCE = Path(__file__).with_name("kernels.c")
+_STRIP = 64
+"""Columns that order statistics take at a time."""
+_ROWS = 2**15 - 1
+"""Rows that they can count."""
+_TILE = 4
+"""Rows that inner products take at a time."""
+_WIDTH = 1024
+"""Columns that they take at a time."""
+
+
+@cache
+def level() -> int:
+    """What can be used: 0 nothing, 1 order statistics and sums (AVX2), 2 inner products too (AVX-512)."""
+    if os.environ.get("FEDPOISON_KERNELS", "").lower() in ("off", "0", "no"):
+        return 0
+    try:
+        library = _library()
+    except OSError:  # not built, or for another system
+        return 0
+    return int(library.level()) if library.source() == zlib.crc32(_SOURCE.read_bytes()) else 0
+
+
+@cache
+def _library() -> CDLL:
+    library = CDLL(str(_SOURCE.with_name("_kernels.so")))
+    library.source.restype = c_uint
+    library.trimmed_means.argtypes = [c_void_p, c_ssize_t, c_int, c_ssize_t, c_int, c_void_p, c_void_p]
+    library.weighted_sum.argtypes = [c_void_p, c_void_p, c_int, c_ssize_t, c_ssize_t, c_void_p]
+    library.centred_products.argtypes = [
+        *(c_void_p, c_void_p, c_int, c_void_p),
+        *(c_ssize_t, c_ssize_t, c_void_p, c_void_p),
+    ]
+    for function in (library.trimmed_means, library.weighted_sum, library.centred_products):
+        function.restype = None
+    return library
+
+
+def side_by_side(updates: Updates) -> Updates:
+    """The rows, each with its values side by side: in whatever way they were laid out, they take the same route."""
+    return updates if updates.stride(-1) == 1 else updates.contiguous()
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Whether the memory of its rows holds float32 values side by side, and nothing else has to be known of it."""
+    return (
+        tensor.dtype == torch.float32
+        and tensor.device.type == "cpu"
+        and tensor.stride(-1) == 1
+        and not (tensor.is_neg() or tensor.requires_grad)
+    )
+
+
+def sorts(updates: Updates) -> int:
+    """How many of the first columns order statistics are made of here."""
+    able = level() >= 1 and len(updates) <= _ROWS and _plain(updates)
+    return updates.shape[1] // _STRIP * _STRIP if able else 0
+
+
+def trimmed_means(updates: Updates, cut: int | None) -> Update:
+    """The mean of each column without its `cut` least and greatest values; its median if that is None.
+
+    For as many columns as `sorts` says.
+    """
+    n, d = updates.shape
+    result = updates.new_empty(d)
+    space = updates.new_empty(n * (_STRIP + _STRIP // 2 + 8))
+    _library().trimmed_means(
+        *(updates.data_ptr(), updates.stride(0), n, d),
+        *(-1 if cut is None else cut, result.data_ptr(), space.data_ptr()),
+    )
+    return result
+
+
+def sums(updates: Updates) -> bool:
+    """Whether weighted sums of these rows are made here."""
+    return level() >= 1 and _plain(updates)
+
+
+def weighted_sum(weights: Tensor, rows: list[Update], result: Update, columns: slice) -> None:
+    """Put Σ weights[i] · rows[i] into these columns of the result; weights are float64."""
+    starts = _starts(rows)
+    _library().weighted_sum(
+        *(starts.data_ptr(), weights.data_ptr(), len(rows)),
+        *(columns.start, columns.stop, result.data_ptr()),
+    )
+
+
+def multiplies(matrices: list[Tensor]) -> bool:
+    """Whether inner products of these matrices' rows are made here."""
+    return level() >= 2 and all(map(_plain, matrices))
+
+
+def centred_products(rows: list[Update], scales: Norms, centre: Update, columns: slice) -> Gram:
+    """(x − centre) · (x − centre)ᵀ in these columns, for the rows x, each times its scale; in the upper triangle."""
+    n, padding = len(rows), -len(rows) % _TILE
+    starts = _starts([*rows, *[centre] * padding])
+    factors = torch.cat([scales.float(), torch.zeros(padding)])
+    products = torch.zeros(n + padding, n + padding, dtype=torch.float64)
+    space = torch.empty(len(starts) * _WIDTH)
+    _library().centred_products(
+        *(starts.data_ptr(), factors.data_ptr(), len(starts), centre.data_ptr()),
+        *(columns.start, columns.stop, products.data_ptr(), space.data_ptr()),
+    )
+    return products[:n, :n]
+
+
+def _starts(rows: list[Update]) -> Tensor:
+    return torch.tensor([row.data_ptr() for row in rows], dtype=torch.int64)

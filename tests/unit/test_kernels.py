@@ -1,0 +1,207 @@
+"""The kernels in C against the plain routes, and that these are taken wherever the kernels may not be."""
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from runpy import run_path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import fedpoison
+from fedpoison.linalg import kernels
+from fedpoison.linalg.blocks import GROUP, weighted_sum
+from fedpoison.linalg.gram import geometry
+from fedpoison.linalg.sorting import column_medians, mean_rows, middle_row, sort_columns, trimmed_column_means
+from fedpoison.lookup import entries
+
+built = pytest.mark.skipif(kernels.level() == 0, reason="the kernels were not built here")
+multiplied = pytest.mark.skipif(kernels.level() < 2, reason="there are no kernels for inner products here")
+SIZES = (1, 2, 3, 4, 5, 8, 9, 31, 64, 101)
+D = 192
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def integers(low: int, high: int, *shape: int) -> Tensor:
+    return torch.randint(low, high + 1, shape, generator=torch.Generator().manual_seed(1)).float()
+
+
+KINDS: dict[str, Callable[[int], Tensor]] = {
+    "ordinary": lambda n: normal(n, D),
+    "all zero": lambda n: torch.zeros(n, D),
+    "zeros of both signs": lambda n: 0.0 * normal(n, D),
+    "few values": lambda n: integers(-2, 2, n, D) * normal(n, D, seed=2).sign(),
+    "every second one zero": lambda n: normal(n, D) * integers(0, 1, n, D),
+    "neighbours": lambda n: (torch.ones(n, D).view(torch.int32) + integers(-3, 3, n, D).int()).view(torch.float32),
+    "around 2 to the 16 in the bits": lambda n: (0x3F80FFFE + integers(0, 4, n, D).int()).view(torch.float32),
+    "denormal": lambda n: integers(-5, 5, n, D) * 1e-45,
+    "smallest below zero": lambda n: torch.where(integers(0, 1, n, D) > 0, 0.0, -1e-45),
+    "of all sizes": lambda n: normal(n, D) * 10.0 ** integers(-44, 37, n, D),
+    "huge": lambda n: normal(n, D).sign() * 3.4e38,
+    "one huge": lambda n: torch.cat([torch.full((1, D), 3e38), normal(n, D)[1:]]),
+    "negative": lambda n: -normal(n, D).abs() - 1,
+}
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], Any]:
+    """Call something by the plain routes."""
+
+    def call(function: Callable[[], Any]) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(kernels, "level", lambda: 0)
+            return function()
+
+    return call
+
+
+@built
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_medians_are_those_of_sorted_columns_to_the_bit(kind: str, n: int) -> None:
+    updates = KINDS[kind](n)
+    assert kernels.sorts(updates) == D
+    assert torch.equal(kernels.trimmed_means(updates, None), middle_row(sort_columns(updates)))
+
+
+@built
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_trimmed_means_are_those_of_sorted_columns(kind: str, n: int) -> None:
+    updates = KINDS[kind](n)
+    values = sort_columns(updates)
+    for cut in {0, 1, n // 4, (n - 1) // 2}:
+        if n > 2 * cut:
+            made, expected = kernels.trimmed_means(updates, cut), mean_rows(values[cut : n - cut])
+            largest = values[cut : n - cut].abs().amax(dim=0)
+            assert ((made.double() - expected.double()).abs() <= 2e-7 * largest + 1.5e-45).all(), cut
+
+
+@built
+@pytest.mark.parametrize("d", [1, 63, 64, 65, 200])
+def test_columns_that_fill_no_strip_are_sorted(d: int) -> None:
+    matrix = normal(7, 400)[:, 3 : 3 + d]  # rows that are not side by side, at an odd address
+    assert kernels.sorts(matrix) == d // 64 * 64
+    assert torch.equal(column_medians(matrix), middle_row(sort_columns(matrix)))
+    torch.testing.assert_close(trimmed_column_means(matrix, 2), mean_rows(sort_columns(matrix)[2:5]))
+
+
+@built
+def test_more_rows_than_a_short_can_count_are_sorted() -> None:
+    assert kernels.sorts(torch.zeros(2**15 - 1, 64)) == 64
+    assert kernels.sorts(torch.zeros(2**15, 64)) == 0
+    many = normal(2**15 - 1, 64)
+    assert torch.equal(column_medians(many), middle_row(sort_columns(many)))
+
+
+@built
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(lambda m: m.double(), id="float64"),
+        pytest.param(lambda m: m.T.contiguous().T, id="turned"),
+        pytest.param(lambda m: torch._neg_view(m), id="negated when read"),
+        pytest.param(lambda m: m.clone().requires_grad_(), id="differentiated"),
+        pytest.param(lambda m: m.to("meta"), id="on another device"),
+    ],
+)
+def test_the_kernels_do_not_take_what_they_cannot_read(other: Callable[[Tensor], Tensor]) -> None:
+    matrix = other(normal(4, 128))
+    assert kernels.sorts(matrix) == 0
+    assert not kernels.sums(matrix)
+    assert not kernels.multiplies([normal(4, 128), matrix])
+
+
+@built
+@pytest.mark.parametrize("d", [1, 100, 4096, 4097, GROUP + 5000])
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 12])
+def test_weighted_sums_are_those_of_the_plain_route(n: int, d: int, plain: Callable[..., Any]) -> None:
+    updates, weights = normal(n, d), torch.linspace(-1, 2, n, dtype=torch.float64)
+    made = weighted_sum(weights, updates)
+    torch.testing.assert_close(made, plain(lambda: weighted_sum(weights, updates)), rtol=1e-6, atol=1e-7)
+    exact = weights @ updates.double()
+    torch.testing.assert_close(made.double(), exact, rtol=1e-7, atol=0)
+
+
+@built
+def test_a_row_without_weight_is_not_read() -> None:
+    updates = normal(5, 300)
+    updates[[0, 3]] = torch.nan
+    weights = torch.tensor([0, 0.5, 0.25, 0, 0.25], dtype=torch.float64)
+    assert torch.equal(weighted_sum(weights, updates), weighted_sum(weights[[1, 2, 4]], updates[[1, 2, 4]]))
+    for matrix in (updates, updates.double()):
+        assert torch.equal(weighted_sum(torch.zeros(5), matrix), torch.zeros(300, dtype=matrix.dtype))
+
+
+@multiplied
+@pytest.mark.parametrize("d", [1, 15, 1024, 1025, 5000])
+@pytest.mark.parametrize("n", [1, 2, 4, 7, 33])
+def test_inner_products_are_those_of_the_plain_route(n: int, d: int, plain: Callable[..., Any]) -> None:
+    rows, references = normal(n, d) + 3, normal(2, d, seed=5)
+    made, expected = (call(lambda: geometry(rows, None, references)) for call in (lambda f: f(), plain))
+    for ours, theirs in zip(made, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.max()))
+
+
+@multiplied
+@pytest.mark.parametrize("scale", [1e-35, 1e-20, 1e20, 1e35])
+def test_inner_products_of_very_small_and_large_rows(scale: float) -> None:
+    rows = normal(6, 700)
+    expected = geometry(rows)[1].double() * scale**2
+    torch.testing.assert_close(geometry(rows * scale)[1], expected, rtol=1e-5, atol=0)
+
+
+def of_updates_alone() -> list[str]:
+    more = {"root_update", "probe", "layers", "base"}
+    return [name for name, entry in entries("aggregator").items() if not more & {*entry.asks, *entry.references}]
+
+
+@built
+@pytest.mark.parametrize("name", of_updates_alone())
+def test_every_rule_gives_the_same_by_both_routes(name: str, plain: Callable[..., Any]) -> None:
+    updates = normal(11, 1000)
+    updates[:2] += 3
+    made, expected = (call(lambda: fedpoison.aggregate(name, updates, f=2)) for call in (lambda f: f(), plain))
+    torch.testing.assert_close(made.update, expected.update, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("word", ["off", "0", "No"])
+def test_they_can_be_turned_off(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDPOISON_KERNELS", word)
+    assert kernels.level.__wrapped__() == 0
+
+
+def test_without_a_library_the_plain_routes_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> ctypes.CDLL:
+        raise OSError("_kernels.so: cannot open shared object file")
+
+    monkeypatch.setattr(kernels, "_library", missing)
+    assert kernels.level.__wrapped__() == 0
+
+
+@built
+def test_a_library_of_another_version_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kernels.level.__wrapped__() > 0
+    changed = tmp_path / "kernels.c"
+    changed.write_text(kernels._SOURCE.read_text() + "\n")
+    library = kernels._library()
+    monkeypatch.setattr(kernels, "_library", lambda: library)
+    monkeypatch.setattr(kernels, "_SOURCE", changed)
+    assert kernels.level.__wrapped__() == 0
+
+
+def test_a_compiler_that_is_missing_or_fails_leaves_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = run_path(str(Path(__file__).parents[2] / "scripts" / "build_kernels.py"))
+    folder = tmp_path / script["SOURCE"].parent
+    folder.mkdir(parents=True)
+    (folder / "kernels.c").write_text("this is not C")
+    for compiler in ("cc", "no-such-compiler"):
+        monkeypatch.setenv("CC", compiler)
+        (folder / "_kernels.so").write_bytes(b"of another version")
+        assert script["build"](tmp_path)
+        assert [file.name for file in folder.iterdir()] == ["kernels.c"]
