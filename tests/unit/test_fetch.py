@@ -95,7 +95,11 @@ def test_other_contents_are_refused(place: Path) -> None:
     assert not file_of("toy").parent.exists()
 
 
-@pytest.mark.parametrize("content", [b"no archive", tarball()[:60], tarball(name="package/other")])
+@pytest.mark.parametrize(  # named: a tarball holds the second in which it was made
+    "content",
+    [b"no archive", tarball()[:60], tarball(name="package/other")],
+    ids=["no archive", "cut off", "another file"],
+)
 def test_a_damaged_package_is_refused(place: Path, content: bytes) -> None:
     publish(place, content)
     with pytest.raises(FetchError, match="the package is not what it was"):
