@@ -49,8 +49,8 @@ def using(count: int | None) -> Iterator[None]:
 def in_parallel(function: Callable[[T], R], pieces: Iterable[T]) -> Iterator[R]:
     """Apply `function` to every piece on the worker threads; the results come in the pieces' order.
 
-    Called from inside a worker, it runs in that worker. A result is let go as soon as it is consumed. Nothing starts
-    before the first result is asked for.
+    A piece that is alone, and all of them inside a worker, run in the caller's thread. A result is let go as soon as
+    it is consumed. Nothing starts before the first result is asked for.
     """
     if getattr(_here, "is_worker", False):
         yield from map(function, pieces)
@@ -59,10 +59,15 @@ def in_parallel(function: Callable[[T], R], pieces: Iterable[T]) -> Iterator[R]:
     torch.set_num_threads(1)  # MKL's count is one for the whole process: what the workers set can be lost again
     try:
         with _libraries().limit(limits=1, user_api="blas"):
-            alone = len(pieces) == 1  # then handing it over would take longer than many a piece
-            yield from map(function, pieces) if alone else _pool(workers()).map(function, pieces)
+            here = len(pieces) == 1 and _is_as_in_a_worker()  # handing it over takes longer than many a piece
+            yield from map(function, pieces) if here else _pool(workers()).map(function, pieces)
     finally:
         torch.set_num_threads(intra_op)
+
+
+def _is_as_in_a_worker() -> bool:
+    """Whether torch computes in this thread as it does in a fresh one."""
+    return torch.is_grad_enabled() and not (torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu"))
 
 
 @cache

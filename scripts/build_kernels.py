@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Build the kernels in C beside their source; without a compiler the package does without them.
+"""Build the kernels in C beside their source unless they are there; without a compiler the package does without them.
 
-python scripts/build_kernels.py   (installing the package does it too, as a hook of its build)
+python scripts/build_kernels.py   (scripts/environment does it, and a build of the package as its hook)
 """
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import zlib
@@ -19,35 +20,33 @@ except ImportError:  # run by hand
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = Path("fedpoison", "linalg", "kernels.c")
-LIBRARY = SOURCE.with_name("_kernels.so")
+WITHOUT = "fedpoison does without its loops in C, only slower"
+
+
+def library(root: Path) -> Path:
+    """Where the library is, within the root; its name has the checksum of its source, as kernels.py expects."""
+    return SOURCE.with_name(f"_kernels-{zlib.crc32((root / SOURCE).read_bytes()):08x}.so")
 
 
 def build(root: Path) -> str | None:
-    """Compile, into a file of another name first; why there is no library, or None."""
-    source, library = root / SOURCE, root / LIBRARY
-    made = library.with_suffix(".new")
-    library.unlink(missing_ok=True)
+    """Compile, into a file of another name first, and remove other versions; why that cannot be, or None."""
+    wanted = root / library(root)
+    if wanted.exists():
+        return None
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "they are for x86-64 Linux"
-    checksum = f"-DSOURCE={zlib.crc32(source.read_bytes())}u"
-    command = [
-        os.environ.get("CC", "cc"),
-        "-O3",
-        "-ffp-contract=off",
-        "-shared",
-        "-fPIC",
-        checksum,
-        "-o",
-        str(made),
-        str(source),
-    ]
+    made = wanted.with_suffix(f".{os.getpid()}")
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    command = [*compiler, "-O3", "-ffp-contract=off", "-shared", "-fPIC", "-o", str(made), str(root / SOURCE)]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
-    except OSError as error:
-        return str(error)
+        for old in wanted.parent.glob("_kernels-*.so"):
+            old.unlink()
+        made.replace(wanted)
     except subprocess.CalledProcessError as error:
         return error.stderr.strip() or str(error)
-    made.replace(library)
+    except OSError as error:
+        return str(error)
     return None
 
 
@@ -58,12 +57,13 @@ class KernelsHook(BuildHookInterface):
         """Build it; what is built without it is for all machines."""
         why = build(Path(self.root))
         if why:
-            self.app.display_warning(f"fedpoison is built without its kernels in C and will be slower: {why}")
+            self.app.display_warning(f"{WITHOUT}: {why}")
             return
-        build_data["artifacts"].append(str(LIBRARY))
+        build_data["artifacts"].append(str(library(Path(self.root))))
         build_data["pure_python"] = False
         build_data["tag"] = "py3-none-linux_x86_64"
 
 
 if __name__ == "__main__":
-    sys.exit(build(ROOT))
+    why = build(ROOT)
+    sys.exit(f"{WITHOUT}: {why}" if why else None)

@@ -58,9 +58,8 @@ def weighted_sum(weights: Tensor, updates: Updates) -> Update:
     if len(chosen) == 1 and weights[0] == 1:
         return updates[chosen[0]].clone()
     result = updates.new_empty(updates.shape[1])
-    updates = kernels.side_by_side(updates)
-    if kernels.sums(updates):
-        rows = [updates[i] for i in chosen.tolist()]
+    rows = [kernels.side_by_side(updates[i]) for i in chosen.tolist()]
+    if kernels.sums(rows) and not weights.requires_grad:
         sum_up = partial(kernels.weighted_sum, weights, rows, result)
         list(in_parallel(sum_up, column_blocks(len(result), GROUP)))
         return result

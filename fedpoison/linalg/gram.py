@@ -99,6 +99,7 @@ def geometry(
     The rows decide what a good centre is; `references` [r, d] follow them in both.
     """
     rows, clients = kernels.side_by_side(rows), len(rows)
+    references = None if references is None else kernels.side_by_side(references)
     norms = row_norms(rows) if norms is None else norms
     all_norms = norms if references is None else torch.cat([norms, row_norms(references)])
     centre = int(norms.argsort(stable=True)[(clients - 1) // 2])

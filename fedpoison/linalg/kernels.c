@@ -2,8 +2,6 @@
    blocks.py and gram.py, whose plain routes stand beside it. Built where there is gcc for x86-64 Linux; `level` says
    what may be called.
 
-   `source` is the checksum of this text, so that a library of another version is not used.
-
    All values are finite. `stride` is the number of values from one row to the next. */
 
 #include <immintrin.h>
@@ -14,8 +12,6 @@
 #define AVX2_INLINE static inline __attribute__((target("avx2,fma"), always_inline))
 #define AVX512 __attribute__((target("avx512f,avx512dq")))
 #define AVX512_INLINE static inline __attribute__((target("avx512f,avx512dq"), always_inline))
-
-unsigned source(void) { return SOURCE; }
 
 /* What this processor can do: 0 nothing of this, 1 order statistics and sums, 2 inner products too. */
 int level(void) {
@@ -30,7 +26,7 @@ int level(void) {
    below what has it set. First in the upper 16 bits of the keys; in columns where these leave several candidates, in
    the lower 16 bits of those. One more look at the floats gives the value, and the next larger one. */
 
-enum { LANES = 16, STRIP = 64, GROUPS = STRIP / LANES };
+enum { LANES = 16, STRIP = 64, GROUPS = STRIP / LANES, DENORMALS_ZERO = 0x40 };
 
 /* Of 16 columns each. A range is least ... least + spread, and `below` says how many keys are less. */
 typedef int16_t Shorts __attribute__((vector_size(2 * LANES)));
@@ -188,10 +184,12 @@ AVX2_INLINE void trimmed(const float *strip, const Shorts *keys, Shorts *fine, i
 }
 
 /* The trimmed mean of each of `width` columns of n rows, or the median if f is negative. width is a multiple of 64,
-   n at most 32,767; `space` has 104 * n floats and begins at a multiple of 32 bytes. */
+   n at most 32,767, f less than n / 2; `space` has 104 * n floats and begins at a multiple of 32 bytes. */
 AVX2 void trimmed_means(const float *x, ptrdiff_t stride, int n, ptrdiff_t width, int f, float *result, float *space) {
     float *strip = space;
     Shorts *keys = (Shorts *)(strip + n * STRIP), *fine = keys + n * GROUPS;
+    unsigned mode = _mm_getcsr();
+    _mm_setcsr(mode & ~(_MM_FLUSH_ZERO_MASK | DENORMALS_ZERO)); /* the smallest values are compared as what they are */
     for (; width > 0; width -= STRIP, x += STRIP) {
         take(x, stride, n, strip, keys);
         for (int g = 0; g < GROUPS; g++, result += LANES) {
@@ -201,6 +199,7 @@ AVX2 void trimmed_means(const float *x, ptrdiff_t stride, int n, ptrdiff_t width
                 trimmed(strip + g * LANES, keys + g, fine, n, f, result);
         }
     }
+    _mm_setcsr(mode);
 }
 
 /* ---- sums */
@@ -226,7 +225,7 @@ AVX2 void weighted_sum(const float *const *rows, const double *weights, int n, p
 
 /* ---- inner products, of 1024 columns at a time */
 
-enum { TILE = 4, WIDE = 16, WIDTH = 1024 };
+enum { TILE = 4, WIDE = 16, WIDTH = 1024, CACHED = 96 };
 
 /* Add the inner products of four rows with four to `products`, whose rows are n values apart. */
 AVX512_INLINE void tile(const float *a, const float *b, double *products, int n) {
@@ -256,8 +255,9 @@ AVX512 void centred_products(const float *const *rows, const float *scales, int 
             for (ptrdiff_t k = 0; k < here; k++) part[k] = row[k] * scale - about[k] * scale;
             for (ptrdiff_t k = here; k < WIDTH; k++) part[k] = 0;
         }
-        for (int i = 0; i < n; i += TILE)
-            for (int j = i; j < n; j += TILE)
-                tile(space + (ptrdiff_t)i * WIDTH, space + (ptrdiff_t)j * WIDTH, products + (ptrdiff_t)i * n + j, n);
+        for (int first = 0; first < n; first += CACHED) /* as many rows as the cache holds, with four others in turn */
+            for (int i = 0; i < n && i < first + CACHED; i += TILE)
+                for (int j = i > first ? i : first; j < n && j < first + CACHED; j += TILE)
+                    tile(space + (ptrdiff_t)i * WIDTH, space + (ptrdiff_t)j * WIDTH, products + (ptrdiff_t)i * n + j, n);
     }
 }

@@ -1,12 +1,13 @@
 """Loops in C (kernels.c) for what numpy and torch have no fast way to do, where they could be built.
 
 They are optional: sorting.py, blocks.py and gram.py ask here first and else take their plain routes, to which these
-are equal (medians to the bit, the others to rounding). FEDPOISON_KERNELS=off in the environment turns them off.
+are equal for finite values: medians to the bit but for the sign of zero, the others to rounding.
+FEDPOISON_KERNELS=off in the environment turns them off.
 """
 
 import os
 import zlib
-from ctypes import CDLL, c_int, c_ssize_t, c_uint, c_void_p
+from ctypes import CDLL, c_int, c_ssize_t, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -32,16 +33,15 @@ def level() -> int:
     if os.environ.get("FEDPOISON_KERNELS", "").lower() in ("off", "0", "no"):
         return 0
     try:
-        library = _library()
+        return int(_library().level())
     except OSError:  # not built, or for another system
         return 0
-    return int(library.level()) if library.source() == zlib.crc32(_SOURCE.read_bytes()) else 0
 
 
 @cache
 def _library() -> CDLL:
-    library = CDLL(str(_SOURCE.with_name("_kernels.so")))
-    library.source.restype = c_uint
+    checksum = zlib.crc32(_SOURCE.read_bytes())  # a library of another version has another name
+    library = CDLL(str(_SOURCE.with_name(f"_kernels-{checksum:08x}.so")))
     library.trimmed_means.argtypes = [c_void_p, c_ssize_t, c_int, c_ssize_t, c_int, c_void_p, c_void_p]
     library.weighted_sum.argtypes = [c_void_p, c_void_p, c_int, c_ssize_t, c_ssize_t, c_void_p]
     library.centred_products.argtypes = [
@@ -53,24 +53,24 @@ def _library() -> CDLL:
     return library
 
 
-def side_by_side(updates: Updates) -> Updates:
-    """The rows, each with its values side by side: in whatever way they were laid out, they take the same route."""
-    return updates if updates.stride(-1) == 1 else updates.contiguous()
+def side_by_side(rows: Tensor) -> Tensor:
+    """The rows, or a row, with values side by side, so that the route does not depend on how they were laid out."""
+    return rows.resolve_neg() if rows.stride(-1) == 1 else rows.contiguous()
 
 
-def _plain(tensor: Tensor) -> bool:
+def _readable(tensor: Tensor) -> bool:
     """Whether the memory of its rows holds float32 values side by side, and nothing else has to be known of it."""
     return (
         tensor.dtype == torch.float32
         and tensor.device.type == "cpu"
-        and tensor.stride(-1) == 1
+        and (tensor.stride(-1) == 1 or tensor.shape[-1] == 1)
         and not (tensor.is_neg() or tensor.requires_grad)
     )
 
 
 def sorts(updates: Updates) -> int:
     """How many of the first columns order statistics are made of here."""
-    able = level() >= 1 and len(updates) <= _ROWS and _plain(updates)
+    able = level() >= 1 and 0 < len(updates) <= _ROWS and _readable(updates)
     return updates.shape[1] // _STRIP * _STRIP if able else 0
 
 
@@ -80,6 +80,8 @@ def trimmed_means(updates: Updates, cut: int | None) -> Update:
     For as many columns as `sorts` says.
     """
     n, d = updates.shape
+    if cut is not None and not 0 <= 2 * cut < n:
+        raise ValueError(f"of {n} values, {cut} cannot be cut at either end")
     result = updates.new_empty(d)
     space = updates.new_empty(n * (_STRIP + _STRIP // 2 + 8))
     _library().trimmed_means(
@@ -89,9 +91,9 @@ def trimmed_means(updates: Updates, cut: int | None) -> Update:
     return result
 
 
-def sums(updates: Updates) -> bool:
+def sums(rows: list[Update]) -> bool:
     """Whether weighted sums of these rows are made here."""
-    return level() >= 1 and _plain(updates)
+    return level() >= 1 and len(rows) > 0 and all(map(_readable, rows))
 
 
 def weighted_sum(weights: Tensor, rows: list[Update], result: Update, columns: slice) -> None:
@@ -105,16 +107,16 @@ def weighted_sum(weights: Tensor, rows: list[Update], result: Update, columns: s
 
 def multiplies(matrices: list[Tensor]) -> bool:
     """Whether inner products of these matrices' rows are made here."""
-    return level() >= 2 and all(map(_plain, matrices))
+    return level() >= 2 and all(map(_readable, matrices))
 
 
 def centred_products(rows: list[Update], scales: Norms, centre: Update, columns: slice) -> Gram:
     """(x − centre) · (x − centre)ᵀ in these columns, for the rows x, each times its scale; in the upper triangle."""
     n, padding = len(rows), -len(rows) % _TILE
     starts = _starts([*rows, *[centre] * padding])
-    factors = torch.cat([scales.float(), torch.zeros(padding)])
+    factors = torch.cat([scales.to(torch.float32), centre.new_zeros(padding)])
     products = torch.zeros(n + padding, n + padding, dtype=torch.float64)
-    space = torch.empty(len(starts) * _WIDTH)
+    space = centre.new_empty(len(starts) * _WIDTH)
     _library().centred_products(
         *(starts.data_ptr(), factors.data_ptr(), len(starts), centre.data_ptr()),
         *(columns.start, columns.stop, products.data_ptr(), space.data_ptr()),

@@ -13,7 +13,10 @@ def column_medians(updates: Updates) -> Update:
 
 
 def trimmed_column_means(updates: Updates, cut: int) -> Update:
-    """The mean of each column without its `cut` least and `cut` greatest values."""
+    """The mean of each column without its `cut` least and `cut` greatest values, which are finite.
+
+    In float64, but in the rows' order: where much cancels, another order may change the last bits.
+    """
     return _order_statistics(updates, cut)
 
 
@@ -22,7 +25,7 @@ def _order_statistics(updates: Updates, cut: int | None) -> Update:
     quick = kernels.sorts(updates)
     if quick:
         parts.append(kernels.trimmed_means(updates[:, :quick], cut))
-    if quick < updates.shape[1]:
+    if quick < updates.shape[1] or not quick:
         values = sort_columns(updates[:, quick:])
         parts.append(middle_row(values) if cut is None else mean_rows(values[cut : len(values) - cut]))
     return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -45,7 +45,7 @@ MUTANTS = [
     ("Krum takes an impossible (n, f)", "aggregators/krum.py", 'needs="n > 2*f + 2",\n', "", RULES),
     ("Multi-Krum keeps n − 2f − 3", "aggregators/krum.py", "keep = n - f if", "keep = n - 2 * f - 3 if", RULES),
     ("Multi-Krum keeps one", "aggregators/krum.py", "keep = n - f if", "keep = 1 if", RULES),
-    ("trimming by [f:-f]", "aggregators/trimmed_mean.py", "len(updates) - f]", "-f]", RULES),
+    ("trimming by [f:-f]", "linalg/sorting.py", "values[cut : len(values) - cut]", "values[cut:-cut]", RULES),
     ("even medians take the lower middle", "linalg/sorting.py", "values[n // 2]", "values[(n - 1) // 2]", RULES),
     (
         "two huge values overflow the median",
@@ -139,8 +139,8 @@ MUTANTS = [
     (
         "a selected update is returned itself",
         "linalg/blocks.py",
-        "return updates[rows[0]].clone()",
-        "return updates[rows[0]]",
+        "return updates[chosen[0]].clone()",
+        "return updates[chosen[0]]",
         f"{LINALG} {RULES} {CONTRACT}",
     ),
     (
@@ -165,24 +165,24 @@ MUTANTS = [
         LINALG,
     ),
     (
-        "a strip is multiplied by all rows from the first on",
-        "linalg/products.py",
-        'strip, rows[start:], None, "none", [], ""',
-        'strip, rows[: len(rows) - start], None, "none", [], ""',
-        LINALG,
+        "a piece alone runs as its caller computes",
+        "parallel.py",
+        "len(pieces) == 1 and _is_as_in_a_worker()",
+        "len(pieces) == 1",
+        "tests/unit/test_parallel.py",
     ),
     (
-        "products may be rounded as much as torch is allowed to",
-        "linalg/products.py",
-        "and _has_onednn() and _full_precision()",
-        "and _has_onednn()",
+        "short rows that share a task are cut off",
+        "linalg/blocks.py",
+        "range(0, len(rows), share)",
+        "range(0, len(rows) - share + 1, share)",
         LINALG,
     ),
     (
         "references are scaled like the first rows",
         "linalg/gram.py",
-        "out=part[place]).sub_(about * down[place])",
-        "out=part[place]).sub_(about * down[: len(piece)])",
+        "scale = scales.split(lengths)[number].unsqueeze(1)",
+        "scale = scales[: len(piece)].unsqueeze(1)",
         LINALG,
     ),
     (
@@ -337,10 +337,9 @@ MUTANTS = [
     ),
     (
         "trimmed mean as the sum less the extremes",
-        "aggregators/trimmed_mean.py",
-        "return mean_rows(sort_columns(updates)[f : len(updates) - f])",
-        "s, n = sort_columns(updates), len(updates)\n"
-        "    return mean_rows(s[:1]) * 0 + (s.sum(0) - s[:f].sum(0) - s[n - f :].sum(0)) / (n - 2 * f)",
+        "linalg/sorting.py",
+        "mean_rows(values[cut : len(values) - cut])",
+        "(values.sum(0) - values[:cut].sum(0) - values[len(values) - cut :].sum(0)) / (len(values) - 2 * cut)",
         RULES,
     ),
     (

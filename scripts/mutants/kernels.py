@@ -136,7 +136,13 @@ MUTANTS = [
         "ranked(strip, keys, fine, n, n - 2 - f).value",
         KERNELS,
     ),
-    ("what is cut stays in the sum", "linalg/kernels.c", "_mm256_sub_pd(sums[h], cut)", "sums[h]; (void)cut", KERNELS),
+    (
+        "what is cut stays in the sum",
+        "linalg/kernels.c",
+        "_mm256_sub_pd(sums[h], cut)",
+        "_mm256_add_pd(sums[h], _mm256_mul_pd(cut, _mm256_setzero_pd()))",
+        KERNELS,
+    ),
     ("a trimmed mean is divided by all", "linalg/kernels.c", "_mm256_set1_pd(n - 2 * f)", "_mm256_set1_pd(n)", KERNELS),
     (
         "the last rows are left out of a sum",
@@ -170,8 +176,8 @@ MUTANTS = [
     (
         "tiles off the diagonal are left out",
         "linalg/kernels.c",
-        "for (int j = i; j < n; j += TILE)",
-        "for (int j = i; j <= i; j += TILE)",
+        "j < n && j < first + CACHED",
+        "j <= i",
         KERNELS,
     ),
     (
@@ -184,7 +190,7 @@ MUTANTS = [
     (
         "kernels read rows whose values are not side by side",
         "linalg/kernels.py",
-        "        and tensor.stride(-1) == 1\n",
+        "        and (tensor.stride(-1) == 1 or tensor.shape[-1] == 1)\n",
         "",
         KERNELS,
     ),
@@ -204,10 +210,39 @@ MUTANTS = [
         KERNELS,
     ),
     (
+        "values as small as torch flushes are zero",
+        "linalg/kernels.c",
+        "_mm_setcsr(mode & ~(_MM_FLUSH_ZERO_MASK | DENORMALS_ZERO));",
+        "",
+        KERNELS,
+    ),
+    ("torch's setting is lost", "linalg/kernels.c", "    _mm_setcsr(mode);\n", "", KERNELS),
+    (
+        "rows beyond the first that the cache holds meet only some",
+        "linalg/kernels.c",
+        "j = i > first ? i : first;",
+        "j = i;",
+        KERNELS,
+    ),
+    (
+        "rows are taken for as many as the cache holds",
+        "linalg/kernels.c",
+        "i < n && i < first + CACHED",
+        "i < n && i < CACHED",
+        KERNELS,
+    ),
+    (
+        "scales have torch's default precision",
+        "linalg/kernels.py",
+        "scales.to(torch.float32), centre.new_zeros(padding)",
+        "scales.to(torch.float32), torch.zeros(padding)",
+        KERNELS,
+    ),
+    (
         "a library of another version is used",
         "linalg/kernels.py",
-        "int(library.level()) if library.source() == zlib.crc32(_SOURCE.read_bytes()) else 0",
-        "int(library.level())",
+        'f"_kernels-{checksum:08x}.so"',
+        '[*Path(__file__).parent.glob("_kernels-*.so")][0].name',
         KERNELS,
     ),
 ]

@@ -1,6 +1,10 @@
 """The kernels in C against the plain routes, and that these are taken wherever the kernels may not be."""
 
 import ctypes
+import os
+import platform
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from runpy import run_path
@@ -92,6 +96,32 @@ def test_columns_that_fill_no_strip_are_sorted(d: int) -> None:
 
 
 @built
+@pytest.mark.parametrize("layout", [lambda m: m.T.contiguous().T, lambda m: torch._neg_view(-m)])
+def test_how_rows_are_laid_out_changes_no_bit(layout: Callable[[Tensor], Tensor]) -> None:
+    matrix, weights = normal(7, 300), torch.linspace(-1, 2, 7)
+    other = layout(matrix)
+    for function in (
+        geometry,
+        column_medians,
+        lambda m: trimmed_column_means(m, 2),
+        lambda m: weighted_sum(weights, m),
+    ):
+        made, expected = function(other), function(matrix)
+        assert torch.equal(made, expected) if isinstance(made, Tensor) else all(map(torch.equal, made, expected))
+
+
+@built
+@pytest.mark.parametrize("cut", [-1, 2, 3])
+def test_no_more_is_cut_than_there_is(cut: int) -> None:
+    with pytest.raises(ValueError, match=f"of 4 values, {cut} cannot be cut"):
+        kernels.trimmed_means(normal(4, 64), cut)
+
+
+def test_no_columns_have_no_medians() -> None:
+    assert column_medians(torch.empty(3, 0)).shape == (0,)
+
+
+@built
 def test_more_rows_than_a_short_can_count_are_sorted() -> None:
     assert kernels.sorts(torch.zeros(2**15 - 1, 64)) == 64
     assert kernels.sorts(torch.zeros(2**15, 64)) == 0
@@ -113,7 +143,7 @@ def test_more_rows_than_a_short_can_count_are_sorted() -> None:
 def test_the_kernels_do_not_take_what_they_cannot_read(other: Callable[[Tensor], Tensor]) -> None:
     matrix = other(normal(4, 128))
     assert kernels.sorts(matrix) == 0
-    assert not kernels.sums(matrix)
+    assert not kernels.sums(list(matrix.unbind()))
     assert not kernels.multiplies([normal(4, 128), matrix])
 
 
@@ -140,12 +170,40 @@ def test_a_row_without_weight_is_not_read() -> None:
 
 @multiplied
 @pytest.mark.parametrize("d", [1, 15, 1024, 1025, 5000])
-@pytest.mark.parametrize("n", [1, 2, 4, 7, 33])
+@pytest.mark.parametrize("n", [1, 2, 4, 7, 33, 94, 95, 201])
 def test_inner_products_are_those_of_the_plain_route(n: int, d: int, plain: Callable[..., Any]) -> None:
     rows, references = normal(n, d) + 3, normal(2, d, seed=5)
     made, expected = (call(lambda: geometry(rows, None, references)) for call in (lambda f: f(), plain))
     for ours, theirs in zip(made, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.max()))
+
+
+@multiplied
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_torch_s_default_precision_does_not_matter(default: torch.dtype) -> None:
+    rows = normal(11, 3000)
+    expected = geometry(rows)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        made = geometry(rows)
+    finally:
+        torch.set_default_dtype(before)
+    assert all(map(torch.equal, made, expected))
+
+
+@built
+def test_denormals_count_where_torch_flushes_them() -> None:
+    column = torch.tensor([[-5.0], [-1.0], [0.0]]).expand(3, 64).contiguous()
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot")
+    try:
+        assert (kernels.trimmed_means(column, None) == -1).all()
+        assert (kernels.trimmed_means(column, 1) == -1).all()
+        flushed = torch.tensor([1e-40]) * 1  # the setting is as it was
+    finally:
+        torch.set_flush_denormal(False)
+    assert flushed == 0
 
 
 @multiplied
@@ -186,22 +244,50 @@ def test_without_a_library_the_plain_routes_are_taken(monkeypatch: pytest.Monkey
 
 @built
 def test_a_library_of_another_version_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_library", kernels._library.__wrapped__)
     assert kernels.level.__wrapped__() > 0
     changed = tmp_path / "kernels.c"
     changed.write_text(kernels._SOURCE.read_text() + "\n")
-    library = kernels._library()
-    monkeypatch.setattr(kernels, "_library", lambda: library)
+    (library,) = kernels._SOURCE.parent.glob("_kernels-*.so")
+    shutil.copy(library, tmp_path)
     monkeypatch.setattr(kernels, "_SOURCE", changed)
     assert kernels.level.__wrapped__() == 0
 
 
-def test_a_compiler_that_is_missing_or_fails_leaves_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = run_path(str(Path(__file__).parents[2] / "scripts" / "build_kernels.py"))
-    folder = tmp_path / script["SOURCE"].parent
-    folder.mkdir(parents=True)
-    (folder / "kernels.c").write_text("this is not C")
-    for compiler in ("cc", "no-such-compiler"):
-        monkeypatch.setenv("CC", compiler)
-        (folder / "_kernels.so").write_bytes(b"of another version")
-        assert script["build"](tmp_path)
-        assert [file.name for file in folder.iterdir()] == ["kernels.c"]
+# ---- how they are built
+
+SCRIPT = run_path(str(Path(__file__).parents[2] / "scripts" / "build_kernels.py"))
+
+
+def tree(folder: Path, source: str) -> Path:
+    """What is needed to build them."""
+    (folder / SCRIPT["SOURCE"].parent).mkdir(parents=True)
+    (folder / SCRIPT["SOURCE"]).write_text(source)
+    return folder
+
+
+@pytest.mark.parametrize("compiler", ["", "no-such-compiler", "false"])
+def test_a_compiler_that_is_missing_or_fails_says_why(
+    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", compiler)
+    root = tree(tmp_path, "this is not C")
+    assert SCRIPT["build"](root)
+    assert [file.name for file in (root / SCRIPT["SOURCE"]).parent.iterdir()] == ["kernels.c"]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="they are for x86-64 Linux")
+def test_where_they_can_be_built_they_are_used(tmp_path: Path) -> None:
+    trial = tree(tmp_path / "trial", "#include <immintrin.h>\n#include <stdint.h>\n")
+    root = tree(tmp_path / "own", kernels._SOURCE.read_text())
+    if SCRIPT["build"](trial):
+        pytest.skip("there is no compiler")
+    (root / SCRIPT["SOURCE"]).with_name("_kernels-of-another-version.so").touch()
+    assert SCRIPT["build"](root) is None
+    made = root / SCRIPT["library"](root)
+    assert [*made.parent.glob("*.so")] == [made]
+    written = made.stat().st_mtime_ns
+    assert SCRIPT["build"](root) is None
+    assert made.stat().st_mtime_ns == written
+    if torch.backends.cpu.get_cpu_capability() != "DEFAULT" and "FEDPOISON_KERNELS" not in os.environ:
+        assert kernels.level() > 0

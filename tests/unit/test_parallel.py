@@ -57,3 +57,18 @@ def test_pieces_within_pieces_do_not_wait_for_each_other():
 
     with parallel.using(2):
         assert list(parallel.in_parallel(outer, range(4))) == [[10 * i + j for j in range(3)] for i in range(4)]
+
+
+def test_a_piece_that_is_alone_runs_in_the_callers_thread():
+    assert list(parallel.in_parallel(lambda _: threading.get_ident(), [0])) == [threading.get_ident()]
+    assert threading.get_ident() not in parallel.in_parallel(lambda _: threading.get_ident(), [0, 1])
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_what_the_callers_thread_is_set_to_reaches_no_piece(mode):
+    def state(_):
+        return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+
+    with mode():
+        for pieces in ([0], [0, 1]):
+            assert set(parallel.in_parallel(state, pieces)) == {(True, False, False)}

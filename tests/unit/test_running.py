@@ -651,7 +651,10 @@ def test_no_update_stops_a_run(rule: str, users: Path) -> None:
         data={"name": "digits", "root": {"samples": 20}},  # FLTrust needs some
         clients={"count": 11, "local": {"steps": 2, "batch_size": 16}},  # as many as Bulyan needs
         threat={"malicious": 2, "update": "attacks.py:send", "schedule": {"start": 2}},
-        defence={"aggregator": rule, **({"base": "median"} if "base" in entries("aggregator")[rule].asks else {})},
+        defence={
+            "aggregator": {"name": "gas", "groups": 20} if rule == "gas" else rule,  # a thousand by default
+            **({"base": "median"} if "base" in entries("aggregator")[rule].asks else {}),
+        },
         sweep={"threat.update.what": sent},
     )
     runs = fedpoison.run(experiment, out=users / "out")
