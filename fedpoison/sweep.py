@@ -90,10 +90,9 @@ class Choice:
         known = [name for name, _ in _products(table) if name]
         unknown = [name for name in names if name not in known]
         if unknown:
-            has = (
-                f"the subsets are {', '.join(known)}" if known else "it has none; cells can be chosen by key=value too"
-            )
-            raise ConfigError([f"the sweep has no subset {name!r}; {has}" for name in unknown])
+            has = f"the subsets are {', '.join(known)}" if known else "it has none"
+            hint = "cells are chosen by what they have, such as rule={0} or attack={0}"
+            raise ConfigError([f"the sweep has no subset {name!r}: {has}; {hint.format(name)}" for name in unknown])
         values: dict[str, list[Any]] = {}
         for key, value in map(parse_assignment, (word for word in only if "=" in word)):
             values.setdefault(key, []).append(value)

@@ -25,6 +25,7 @@ Kind = Literal["aggregators", "preaggregators", "attacks", "datasets", "models",
 @app.command(name="list")
 def list_(
     kind: Kind,
+    /,
     *,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
     markdown: Annotated[bool, Parameter(negative=())] = False,

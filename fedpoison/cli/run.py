@@ -109,7 +109,8 @@ def run(
     if profile and done:
         console.print(timing(Runs.read(done)))
     folder = out / job.experiment.name
-    console.print(f"{len(done)} runs in {time.perf_counter() - started:.1f} s, kept in {folder}", markup=False)
+    made = "1 run" if len(done) == 1 else f"{len(done)} runs"
+    console.print(f"{made} in {time.perf_counter() - started:.1f} s, kept in {folder}", markup=False)
     if failures:
         raise RunError(failures)
     console.print(f"next: fedpoison plot {folder}", markup=False)

@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -151,7 +152,7 @@ def test_a_failed_run_is_exit_code_1_and_the_others_are_finished(call: Call, tmp
     (error,) = (tmp_path / "out").rglob("error.txt")
     assert err == f"fedpoison: {error.parent} failed: ArithmeticError: no idea (the traceback is in its error.txt)\n"
     assert "1/2  mean · none · seed 0" in out
-    assert f"1 runs in {out.split('1 runs in ')[1].split(' s')[0]} s, kept in {tmp_path}/out/small" in out
+    assert f"1 run in {out.split('1 run in ')[1].split(' s')[0]} s, kept in {tmp_path}/out/small" in out
     for command in ("show", "plot"):
         figure = ("--out", tmp_path / "a.png") if command == "plot" else ()
         code, out, err = call(command, tmp_path / "out", *figure)
@@ -280,6 +281,20 @@ def test_list_as_json_tells_all_that_is_known(kind: str, call: Call) -> None:
             assert "::test_" in entry["evidence"]
     names = [(entry["kind"], entry["name"]) for entry in found]
     assert len(set(names)) == len(names)
+
+
+def test_list_without_a_kind_says_what_it_wants(call: Call) -> None:
+    code, _, err = call("list")
+    assert code == 2
+    assert "KIND" in err
+    assert "--kind" not in err
+
+
+def test_the_package_runs_as_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "main", lambda: 7)
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module("fedpoison", run_name="__main__")
+    assert left.value.code == 7
 
 
 def test_list_as_json_has_the_defaults_and_the_bounds(call: Call) -> None:
