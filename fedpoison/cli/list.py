@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from fedpoison.cli import app, output
+from fedpoison.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedpoison.entry import Entry
@@ -24,7 +25,7 @@ Kind = Literal["aggregators", "preaggregators", "attacks", "datasets", "models",
 
 @app.command(name="list")
 def list_(
-    kind: Kind,
+    kind: Kind | None = None,
     /,
     *,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
@@ -49,6 +50,8 @@ def list_(
     """
     from fedpoison.lookup import entries, left_out
 
+    if kind is None:
+        raise ConfigError([f"say what to list: {', '.join(KINDS)}"])
     found = [entry for k in KINDS[kind] for _, entry in sorted(entries(k).items())]
     missing = [(k, name, why) for k in KINDS[kind] for name, why in sorted(left_out(k).items())]
     if as_json:
