@@ -115,7 +115,7 @@ def centred_products(rows: list[Update], scales: Norms, centre: Update, columns:
     n, padding = len(rows), -len(rows) % _TILE
     starts = _starts([*rows, *[centre] * padding])
     factors = torch.cat([scales.to(torch.float32), centre.new_zeros(padding)])
-    products = torch.zeros(n + padding, n + padding, dtype=torch.float64)
+    products = centre.new_zeros(n + padding, n + padding, dtype=torch.float64)
     space = centre.new_empty(len(starts) * _WIDTH)
     _library().centred_products(
         *(starts.data_ptr(), factors.data_ptr(), len(starts), centre.data_ptr()),
@@ -125,4 +125,4 @@ def centred_products(rows: list[Update], scales: Norms, centre: Update, columns:
 
 
 def _starts(rows: list[Update]) -> Tensor:
-    return torch.tensor([row.data_ptr() for row in rows], dtype=torch.int64)
+    return torch.tensor([row.data_ptr() for row in rows], dtype=torch.int64, device="cpu")
