@@ -6,6 +6,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -256,7 +257,8 @@ def test_a_library_of_another_version_is_not_used(tmp_path: Path, monkeypatch: p
 
 # ---- how they are built
 
-SCRIPT = run_path(str(Path(__file__).parents[2] / "scripts" / "build_kernels.py"))
+ROOT = Path(__file__).parents[2]
+SCRIPT = run_path(str(ROOT / "scripts" / "build_kernels.py"))
 
 
 def tree(folder: Path, source: str) -> Path:
@@ -264,6 +266,11 @@ def tree(folder: Path, source: str) -> Path:
     (folder / SCRIPT["SOURCE"].parent).mkdir(parents=True)
     (folder / SCRIPT["SOURCE"]).write_text(source)
     return folder
+
+
+def test_git_ignores_what_is_built() -> None:
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert any(fnmatch(SCRIPT["library"](ROOT).name, pattern) for pattern in ignored)
 
 
 @pytest.mark.parametrize("compiler", ["", "no-such-compiler", "false"])
