@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer
 
+from fedpoison.data.store import fingerprint
 from fedpoison.entry import Entry, Step
 from fedpoison.lookup import find
 
@@ -19,8 +20,19 @@ class Component(BaseModel):
     entry: Entry = Field(exclude=True)
 
     @model_serializer
-    def _as_table(self) -> dict[str, Any]:
-        return {"name": self.name, **{k: v for k, v in self.options.items() if v is not None}}
+    def _as_table(self, info: Any) -> dict[str, Any]:
+        name, options = self.name, {k: v for k, v in self.options.items() if v is not None}
+        if by_content(info):
+            name = f"{self.entry.file_hash}:{self.entry.name}" if self.entry.file_hash else name
+            options = {k: v for k, v in options.items() if k not in self.entry.places}
+            options |= {k: fingerprint(options[k]) for k in self.entry.contents if k in options}
+        return {"name": name, **options}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Short digests of the files of the user's in it: its own under "", those that options name under these."""
+        own = {"": self.entry.file_hash} if self.entry.file_hash else {}
+        return own | {k: fingerprint(self.options[k])[:16] for k in self.entry.contents if self.options.get(k)}
 
     @property
     def label(self) -> str:
@@ -31,6 +43,11 @@ class Component(BaseModel):
     def step(self) -> Step:
         """The entry and its options, as the rest of the package takes them."""
         return self.entry, self.options
+
+
+def by_content(info: Any) -> bool:
+    """Whether a table is made to tell runs apart: what the user's files hold counts then, not where they lie."""
+    return bool(info.context and info.context.get("by_content"))
 
 
 def resolver(kind: str) -> Callable[[Any, Any], Any]:

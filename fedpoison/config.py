@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from fedpoison import __version__
-from fedpoison.component import a
+from fedpoison.component import Component, a
 from fedpoison.data.store import fingerprint
 from fedpoison.errors import ConfigError
 from fedpoison.rounding import half_up
@@ -104,7 +104,10 @@ class Config(Section):
 
     def table(self) -> dict[str, Any]:
         """All that was resolved, as a TOML table that gives this configuration again."""
-        dumped: dict[str, Any] = _without_none(self.model_dump())
+        return self._dumped(by_content=False)
+
+    def _dumped(self, by_content: bool) -> dict[str, Any]:
+        dumped: dict[str, Any] = _without_none(self.model_dump(context={"by_content": by_content}))
         dumped["defence"]["f"] = "true" if self.f is None else self.f
         return dumped
 
@@ -112,7 +115,32 @@ class Config(Section):
         """How tables and figures call this run, and the hash of the clean run it is compared with."""
         clean = self.clean().hash if self.malicious else None
         schedule = self.threat.schedule.after(self.warm_rounds).model_dump() if self.malicious else None
-        return {"rule": self.defence.rule, "attack": self.attack, "clean": clean, "schedule": schedule}
+        labels = {"rule": self.defence.rule, "attack": self.attack, "clean": clean, "schedule": schedule}
+        return {**labels, "digests": self.digests}
+
+    @property
+    def components(self) -> dict[str, Component]:
+        """All algorithms by the dotted keys of their tables; a pre-aggregator by its place, as in defence.pre.0."""
+        pre = {f"defence.pre.{place}": step for place, step in enumerate(self.defence.pre)}
+        chosen = {
+            "data": self.data.dataset,
+            "data.partition": self.data.partition,
+            "model": self.model,
+            "threat.data": self.threat.data,
+            "threat.update": self.threat.update,
+            **pre,
+            "defence.aggregator": self.defence.aggregator,
+            "defence.base": self.defence.base,
+            "engine": self.engine,
+        }
+        return {key: component for key, component in chosen.items() if component}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Short digests of the files of the user's in it by dotted key, such as defence.aggregator or data.file."""
+        found = {f"{key}.{k}".rstrip("."): d for key, c in self.components.items() for k, d in c.digests.items()}
+        warm = self.warm_start and self.warm_start.file
+        return {**found, **({"warm_start.file": fingerprint(warm)[:16]} if warm else {})}
 
     def clean(self) -> "Config":
         """The same run without its attack.
@@ -127,13 +155,9 @@ class Config(Section):
     @property
     def hash(self) -> str:
         """Twelve digits over everything that can change a bit of the result."""
-        table = self.table()
+        table = self._dumped(by_content=True)
         for name in ("name", "workers"):
             table.pop(name, None)
-        for place in self.data.dataset.entry.places:
-            table["data"].pop(place, None)
-        for option in self.data.dataset.entry.contents:
-            table["data"][option] = fingerprint(table["data"][option])
         if not self.engine.entry.file_hash:
             name = "sequential" if self.engine.name == "sequential" else "batched"
             options = self.engine.step[1]
@@ -141,16 +165,9 @@ class Config(Section):
             told = [options.get("stack"), options.get("lost") == "event"]  # convolutions round by the first
             told += [device] if device != "cpu" else []
             table["engine"] = [name, *told] if any(told) else name
-        if self.warm_start and self.warm_start.file:
-            table["warm_start"]["file"] = fingerprint(self.warm_start.file)
         if not self.malicious:
             table["threat"] = {"data": table["threat"].get("data")}
-        chosen = (self.model, self.engine, self.data.dataset, self.data.partition, self.threat.data)
-        parts = (*chosen, self.threat.update, *self.defence.pre, self.defence.aggregator, self.defence.base)
-        files = {c.name: f"{c.entry.file_hash}:{c.entry.name}" for c in parts if c and c.entry.file_hash}
         text = json.dumps([table, __version__], sort_keys=True)
-        for name, content in files.items():  # what a file says counts, not where it lies
-            text = text.replace(json.dumps(name), json.dumps(content))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -9,13 +9,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    field_serializer,
     field_validator,
     model_serializer,
     model_validator,
 )
 
-from fedpoison.component import a, maybe_a
+from fedpoison.component import a, by_content, maybe_a
 from fedpoison.data.augment import Augment
+from fedpoison.data.store import fingerprint
 from fedpoison.defence import Defence
 from fedpoison.delivery import Late
 from fedpoison.rounding import half_up
@@ -264,3 +266,7 @@ class WarmStart(Section):
         if not path.is_file():
             raise ValueError(f"there is no file {path}")
         return str(path.resolve())
+
+    @field_serializer("file")
+    def _file_or_content(self, file: str | None, info: Any) -> str | None:
+        return fingerprint(file) if file and by_content(info) else file

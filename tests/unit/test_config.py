@@ -545,6 +545,34 @@ def test_the_hash_changes_with_a_users_file_and_not_with_where_it_lies(tmp_path:
     assert before.defence.rule.endswith(".py:mine")
 
 
+def test_the_labels_have_a_digest_of_each_file_of_the_users(tmp_path: Path) -> None:
+    write_rule(tmp_path)
+    (tmp_path / "own.csv").write_text("a,label\n1,x\n2,y\n")
+    (tmp_path / "start.safetensors").write_bytes(b"a model")
+    own = {"aggregator": "rule.py:mine", "pre": ["nnm", "pre.py:same"]}
+    write_preaggregator(tmp_path)
+    given = table(defence=own, warm_start={"file": "start.safetensors"})
+    given["data"] = {"name": "csv", "file": str(tmp_path / "own.csv")}
+    digests = parse(given, tmp_path).labels()["digests"]
+    files = {"defence.aggregator": "rule.py", "defence.pre.1": "pre.py", "data.file": "own.csv"}
+    assert digests.keys() == {*files, "warm_start.file"}
+    assert all(len(digest) == 16 for digest in digests.values())
+    for key, name in files.items():
+        before = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(f"{before}\n")
+        changed = parse(given, tmp_path).labels()["digests"]
+        assert {k for k in digests if changed[k] != digests[k]} == {key}
+        (tmp_path / name).write_text(before)
+    assert config().labels()["digests"] == {}
+
+
+def write_preaggregator(folder: Path) -> None:
+    (folder / "pre.py").write_text(
+        "import torch\n\nfrom fedpoison import preaggregator\nfrom fedpoison.types import Mixing\n\n\n"
+        '@preaggregator()\ndef same(n: int) -> Mixing:\n    """Change nothing."""\n    return torch.eye(n)\n'
+    )
+
+
 def test_the_hash_changes_with_a_users_options(tmp_path: Path) -> None:
     write_rule(tmp_path, "*, a: float = 1.0, b: float = 1.0")
     chosen = [{}, {"a": 2.0}, {"b": 2.0}, {"a": 2.0, "b": 2.0}]
