@@ -165,7 +165,9 @@ class Config(Section):
             told = [options.get("stack"), options.get("lost") == "event"]  # convolutions round by the first
             told += [device] if device != "cpu" else []
             table["engine"] = [name, *told] if any(told) else name
-        if not self.malicious:
+        if self.malicious:
+            table["threat"]["ids"] = "nested"  # which are drawn for a seed; what was drawn otherwise has other hashes
+        else:
             table["threat"] = {"data": table["threat"].get("data")}
         text = json.dumps([table, __version__], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -56,8 +56,8 @@ class Threat:
 
     @staticmethod
     def draw_ids(stream: Stream, clients: int, malicious: int) -> frozenset[int]:
-        """The ids of a set of attackers, anywhere in the population."""
-        return frozenset(int(i) for i in stream.numpy().choice(clients, malicious, replace=False))
+        """The ids of a set of attackers, anywhere in the population; of one stream, fewer are among more."""
+        return frozenset(stream.numpy().permutation(clients)[:malicious].tolist())
 
     def active(self, round: int) -> bool:
         """Whether the attack is on in this round."""

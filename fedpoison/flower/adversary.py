@@ -12,6 +12,7 @@ from fedpoison.api import Named, craft
 from fedpoison.flower.arrays import Layout
 from fedpoison.lookup import find
 from fedpoison.seeding import Stream
+from fedpoison.threat import Threat
 from fedpoison.types import Verdict
 
 
@@ -79,8 +80,8 @@ class AdversarialGrid(Grid):
             assert isinstance(self._many, int)
             if self._many > len(there):
                 raise ValueError(f"malicious = {self._many} of {len(there)} nodes")
-            drawn = Stream(self._seed, "malicious").numpy().choice(len(there), self._many, replace=False)
-            self._nodes = frozenset(there[i] for i in drawn.tolist())
+            drawn = Threat.draw_ids(Stream(self._seed, "malicious"), len(there), self._many)
+            self._nodes = frozenset(there[i] for i in drawn)
         return self._nodes
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:

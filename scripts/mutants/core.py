@@ -270,7 +270,7 @@ MUTANTS = [
     (
         "attackers are the first clients",
         "threat.py",
-        "return frozenset(int(i) for i in stream.numpy().choice(clients, malicious, replace=False))",
+        "return frozenset(stream.numpy().permutation(clients)[:malicious].tolist())",
         "return frozenset(range(malicious))",
         THREAT,
     ),

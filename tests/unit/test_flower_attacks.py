@@ -156,6 +156,8 @@ def test_the_attack_is_the_same_again_and_draws_its_nodes_by_seed() -> None:
     grid = AdversarialGrid(InProcessGrid(app(), CLIENTS), "alie", malicious=4, seed=1)
     assert len(grid.malicious) == 4
     assert grid.malicious != AdversarialGrid(InProcessGrid(app(), CLIENTS), "alie", malicious=4, seed=2).malicious
+    more = AdversarialGrid(InProcessGrid(app(), CLIENTS), "alie", malicious=5, seed=1)
+    assert grid.malicious < more.malicious
     with pytest.raises(ValueError, match="malicious = 11 of 10 nodes"):
         _ = AdversarialGrid(InProcessGrid(app(), CLIENTS), "alie", malicious=11).malicious
 

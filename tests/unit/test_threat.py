@@ -74,6 +74,18 @@ def test_fixed_attackers_sit_at_random_ids() -> None:
     assert Threat.draw_ids(Stream(0, "malicious"), 10, 10) == frozenset(range(10))
 
 
+@pytest.mark.parametrize("draw", ["fixed", "per_cohort", "per_round"])
+def test_who_attacks_at_a_smaller_share_attacks_at_a_larger_one(draw: str) -> None:
+    for seed in range(10):
+        shares = [
+            build(parse(table(seed=seed, threat={"share": share, "draw": draw, "update": "sign_flip"})))[0].threat
+            for share in (0.125, 0.25, 0.5, 1.0)
+        ]
+        masks = torch.stack([threat.among(torch.arange(8), seed, 3) for threat in shares])
+        assert masks.sum(dim=1).tolist() == [1, 2, 4, 8]
+        assert (masks[1:] >= masks[:-1]).all()
+
+
 def test_fixed_attackers_stay_the_same_and_attack_when_they_are_in_the_cohort() -> None:
     world, state = world_of(clients={"count": 8, "per_round": 4})
     for record in rounds(world, state, 12):
