@@ -21,9 +21,10 @@ class AdversarialGrid(Grid):
 
     `malicious`: node ids, or how many of the nodes that are there in the first round, drawn by `seed`. `claims`: the
     num-examples that they report. `defend`: the defence, for attacks that ask for it. `options`: the attack's. The
-    attackers' clients train like all others, so what they send has the form of the honest replies. They answer last:
-    whoever pulls replies by hand gets theirs when all asked honest nodes have answered. A training message must hold
-    one ArrayRecord, as all strategies of Flower's send it.
+    attackers' clients train like all others, so what they send has the form of the honest replies. Their running
+    statistics are those of their training: the attack sees and makes only what is learned (`statistics`: as for
+    RobustStrategy). They answer last: whoever pulls replies by hand gets theirs when all asked honest nodes have
+    answered. A training message must hold one ArrayRecord, as all strategies of Flower's send it.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class AdversarialGrid(Grid):
         malicious: int | Collection[int],
         claims: int | None = None,
         defend: Callable[[Tensor], Verdict] | None = None,
+        statistics: Collection[str] = (),
         seed: int = 0,
         **options: Any,
     ) -> None:
@@ -42,7 +44,7 @@ class AdversarialGrid(Grid):
         if "defend" in entry.asks and defend is None:
             raise ValueError(f"{entry.name} asks for the defence: give defend")
         self._grid, self._attack, self._options, self._defend = grid, attack, options, defend
-        self._many, self._claims, self._seed = malicious, claims, seed
+        self._many, self._claims, self._seed, self._statistics = malicious, claims, seed, tuple(statistics)
         self._nodes = None if isinstance(malicious, int) else frozenset(malicious)
         self._state: dict[str, Tensor] = {}
         self._layout: Layout | None = None
@@ -115,7 +117,7 @@ class AdversarialGrid(Grid):
         self._round += 1
         (arrays,) = next(iter(training.values())).content.array_records.values()
         if self._layout is None:
-            self._layout = Layout(arrays)  # for good: FedAvg makes floating-point numbers of counts
+            self._layout = Layout(arrays, self._statistics)  # for good: FedAvg makes floating-point numbers of counts
         params = self._layout.vector(arrays)
         self._previous = params - self._params if self._params is not None else torch.zeros_like(params)
         self._params = params

@@ -1,6 +1,6 @@
 """Flower's ArrayRecords as one vector, and back; what a client sent is read with suspicion."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
@@ -15,25 +15,36 @@ from fedpoison.types import Layer, Params
 
 _HEADER = 4096
 """Bytes that numpy's format may take for what is not numbers."""
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance")
+"""What the names of running statistics end in, in torch and in Keras."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a client sent: floating-point numbers [d], and the arrays that hold others."""
+    """What a client sent: its parameters [d], and the other arrays."""
 
     vector: Params
     others: Mapping[str, NDArray[Any]]
 
 
 class Layout:
-    """Which arrays a model has: those of floating-point numbers make up the vector [d], in the record's order.
+    """Which arrays a model has: the parameters make up the vector [d], in the record's order.
 
-    The vector is float64 if any of them is, else float32. The others (a BatchNorm's count of batches) are kept apart.
+    The vector is float64 if any of them is, else float32. The others are kept apart: what holds no floating-point
+    numbers, and running statistics, which are observed and not learned, as BatchNorm's of its inputs. These are known
+    by their names, which end in one of STATISTICS or of `statistics`; ValueError if one of the latter is no array's.
     """
 
-    def __init__(self, arrays: ArrayRecord) -> None:
+    def __init__(self, arrays: ArrayRecord, statistics: Collection[str] = ()) -> None:
         self._kinds = {key: (tuple(a.shape), a.dtype) for key, a in arrays.items()}
-        self.keys = [key for key, (_, dtype) in self._kinds.items() if np.issubdtype(np.dtype(dtype), np.floating)]
+        if unknown := [end for end in statistics if not any(_ends_in(key, end) for key in self._kinds)]:
+            raise ValueError(f"statistics: no array is called {', '.join(unknown)}; there are {', '.join(self._kinds)}")
+        observed = (*STATISTICS, *statistics)
+        self.keys = [
+            key
+            for key, (_, dtype) in self._kinds.items()
+            if np.issubdtype(np.dtype(dtype), np.floating) and not any(_ends_in(key, end) for end in observed)
+        ]
         self.others = [key for key in self._kinds if key not in self.keys]
         wide = any(self._kinds[key][1] == "float64" for key in self.keys)
         self.dtype = torch.float64 if wide else torch.float32
@@ -43,8 +54,13 @@ class Layout:
             for key, (start, end) in zip(self.keys, pairwise(ends), strict=True)
         )
 
+    @property
+    def d(self) -> int:
+        """How many parameters there are."""
+        return self.layers[-1].columns.stop if self.layers else 0
+
     def read(self, content: RecordDict) -> "Model | str":
-        """The model in a reply, or what is wrong with it; whether its numbers are finite is left to the defence."""
+        """The model in a reply, or what is wrong with it; whether its vector is finite is left to the defence."""
         if len(content.array_records) != 1:
             return f"it has {len(content.array_records)} ArrayRecords, not 1"
         (arrays,) = content.array_records.values()
@@ -64,10 +80,12 @@ class Layout:
                 return f"{key} cannot be read: {type(error).__name__}: {error}"
             if (numbers[key].shape, str(numbers[key].dtype)) != (shape, dtype):
                 return f"{key} says it is {shape} {dtype} and is {numbers[key].shape} {numbers[key].dtype}"
+            if key in self.others and np.issubdtype(dtype, np.inexact) and not np.isfinite(numbers[key]).all():
+                return f"{key} is not finite"
         return Model(self._joined(numbers), {key: numbers[key] for key in self.others})
 
     def vector(self, arrays: ArrayRecord) -> Params:
-        """The floating-point arrays as one vector [d]."""
+        """The parameters as one vector [d]."""
         return self._joined({key: arrays[key].numpy() for key in self.keys})
 
     def _joined(self, numbers: Mapping[str, NDArray[Any]]) -> Params:
@@ -82,3 +100,8 @@ class Layout:
             values = vector[layer.columns].reshape(layer.shape).numpy().astype(dtype)
             made[layer.name] = Array(np.asarray(values))
         return ArrayRecord({key: made[key] for key in self._kinds})
+
+
+def _ends_in(key: str, end: str) -> bool:
+    """Whether an array's name is `end`, or its last part is, after a dot or a slash."""
+    return key == end or key.endswith((f".{end}", f"/{end}"))

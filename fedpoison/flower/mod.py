@@ -23,6 +23,7 @@ def attack_mod(
     clients: int | None = None,
     claims: int | None = None,
     server_lr: float = 1.0,
+    statistics: Collection[str] = (),
     seed: int = 0,
     **options: Any,
 ) -> Mod:
@@ -30,7 +31,8 @@ def attack_mod(
 
     `clients`: how many answer in a round, for attacks that ask for n. `claims`: the num-examples that they report.
     `options`: the attack's. The attack may ask for what its own training gave, not for other clients' updates or the
-    defence: ValueError names `AdversarialGrid`, which does. An attack's memory stays in the node's Context.
+    defence: ValueError names `AdversarialGrid`, which does. An attack's memory stays in the node's Context. Running
+    statistics are sent as training left them (`statistics`: as for RobustStrategy).
     """
     entry = find("update_attack", attack)
     beyond = {"benign": "other clients' updates", "defend": "the defence"}
@@ -47,7 +49,7 @@ def attack_mod(
         if mine not in malicious or message.metadata.message_type.split(".")[0] != "train":
             return call_next(message, context)
         (sent,) = message.content.array_records.values()
-        layout = Layout(sent)
+        layout = Layout(sent, tuple(statistics))
         params = layout.vector(sent)
         reply = call_next(message, context)
         ((name, trained),) = reply.content.array_records.items()

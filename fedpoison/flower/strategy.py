@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -44,6 +44,10 @@ class RobustStrategy(FedAvg):
 
     What is aggregated are updates, local minus global arrays, and they count the same whatever a client claims, unless
     `sizes` says otherwise: samples by node id as the server knows them, or "reported", the clients' own `num-examples`.
+    Running statistics, as BatchNorm's, are observed and not learned. Neither the rule, with its distances and norms,
+    nor the server's optimizer sees them: each of their numbers becomes the lower median of the clients', as the numbers
+    of integer arrays do. They are told by names that end in running_mean, running_var, num_batches_tracked, moving_mean
+    or moving_variance, or in what `statistics` adds (arrays that were given as a list have the names "0", "1", …).
     A reply that is not what was asked for (arrays, shapes, types, numbers that are not finite, a second one, one of
     another round) costs that client and is an event; a round that cannot be aggregated leaves the model as it is.
 
@@ -64,6 +68,7 @@ class RobustStrategy(FedAvg):
         base: Named | Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
         sizes: Mapping[int, float] | Literal["reported"] | None = None,
+        statistics: Collection[str] = (),
         server: Server | None = None,
         root: Callable[[ArrayRecord], ArrayRecord] | None = None,
         memory: str | Path | None = None,
@@ -79,7 +84,7 @@ class RobustStrategy(FedAvg):
             raise ValueError(f"{self._defence.wants_root} needs root: what trains on the server's own samples")
         if problems := self._defence.problems(max(self.min_train_nodes, 2), f):
             raise ValueError("; ".join((*problems, "give min_train_nodes, the least number of clients in a round")))
-        self._server, self._root = server or Server(), root
+        self._server, self._root, self._statistics = server or Server(), root, tuple(statistics)
         self._file = None if memory is None else Path(memory)
         self._own_train, self._own_evaluate = (fedavg.get(f"{n}_metrics_aggr_fn") for n in ("train", "evaluate"))
         self.events: dict[int, list[Event]] = {}
@@ -103,7 +108,9 @@ class RobustStrategy(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """As FedAvg does, remembering what was sent to whom."""
-        self._arrays, self._layout = arrays, Layout(arrays)
+        self._arrays, self._layout = arrays, Layout(arrays, self._statistics)
+        if self._previous is not None and len(self._previous) != self._layout.d:
+            raise ValueError(f"the memory is of {len(self._previous)} parameters, and the model has {self._layout.d}")
         asked = list(super().configure_train(server_round, arrays, config, grid))
         for message in asked:
             message.metadata.group_id = str(server_round)
@@ -185,7 +192,7 @@ class RobustStrategy(FedAvg):
         return float(self._sizes[node]) if node in self._sizes else "how many samples it has is not known"
 
     def _step(self, verdict: Verdict, params: Params, good: Sequence["Taken"], events: list[Event]) -> ArrayRecord:
-        """The arrays after the server's step; those that are no floating-point numbers take a middle client's value."""
+        """The arrays after the server's step; those that are not learned take a middle client's numbers."""
         if verdict.skipped:
             return self._arrays
         after, memory = self._server.step(params, verdict.update, self._server_state)

@@ -91,6 +91,26 @@ def test_a_mod_boosts_by_what_it_is_told_and_claims_examples() -> None:
     torch.testing.assert_close(moved(result), -updates()[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_running_statistics_are_sent_as_training_left_them(alone: bool) -> None:
+    names = ["w", "bn.running_var", "ema"]
+    bad: dict[str, Any] = {"malicious": [0 if alone else 2], "statistics": ["ema"]}
+    client = ClientApp(mods=[attack_mod("sign_flip", **bad)] if alone else [])
+
+    @client.train()
+    def train(message: Message, context: Context) -> Message:
+        arrays = {key: Array(array.numpy() + 1) for key, array in message.content.array_records["arrays"].items()}
+        return Message(RecordDict({"arrays": ArrayRecord(arrays)}), reply_to=message)
+
+    grid: Any = InProcessGrid(client, 2)
+    if not alone:
+        grid = AdversarialGrid(grid, "sign_flip", **bad)
+    content = RecordDict({"arrays": ArrayRecord({name: Array(np.ones(1, dtype=np.float32)) for name in names})})
+    replies = grid.send_and_receive([Message(content, node, "train") for node in (2, 3)])
+    (sent,) = (reply.content["arrays"] for reply in replies if reply.metadata.src_node_id == 2)
+    assert [sent[name].numpy().tolist() for name in names] == [[0.0], [2.0], [2.0]]
+
+
 @update_attack(evidence="tests/unit/test_flower_attacks.py")
 def growing(own: Malicious, n_malicious: int, rng: torch.Generator, state: State) -> tuple[Crafted, State]:
     """Its own update, longer each round, with some noise."""

@@ -161,6 +161,82 @@ def test_the_server_s_optimizer_and_momentum() -> None:
     assert abs(after[-1] - (0.5 * mean + 0.5 * 1.5 * mean)) < 1e-5
 
 
+# ---- running statistics
+
+
+NORM = ArrayRecord(
+    {
+        "w": Array(np.ones(4, dtype=np.float32)),
+        "bn.running_var": Array(np.ones(2, dtype=np.float32)),
+        "bn.num_batches_tracked": Array(np.array(0.0, dtype=np.float32)),  # FedAvg makes floats of counts
+    }
+)
+SEEN = (0.5, 30.0, 2.0, 1.0, 1e30, 2.5)
+"""The variance of each client's inputs."""
+
+
+def normed(bad: int | None = None, variance: float = np.nan) -> ClientApp:
+    """Clients who differ little in what they learn and much in what they observe; one learns the opposite."""
+    client = ClientApp()
+
+    @client.train()
+    def train(message: Message, context: Context) -> Message:
+        mine, given = int(context.node_config["partition-id"]), message.content.array_records["arrays"]
+        w, var, count = (array.numpy() for array in given.values())
+        learned = w - 1 if mine == bad else w + step(mine)
+        seen = variance if mine == bad else SEEN[mine]
+        sent = dict(
+            zip(given, (Array(np.asarray(a, np.float32)) for a in (learned, 0 * var + seen, count + 20)), strict=True)
+        )
+        return Message(RecordDict({"arrays": ArrayRecord(sent)}), reply_to=message)
+
+    return client
+
+
+@pytest.mark.parametrize("server", [Server(momentum=0.9), Server(lr=1.5), Server(optimizer="yogi", lr=0.1)])
+def test_running_statistics_pass_no_optimizer(server: Server) -> None:
+    result = run(robust("mean", server=server, fraction_evaluate=0.0), normed(), 3, NORM)
+    assert result.arrays["bn.running_var"].numpy().tolist() == [2.0, 2.0]  # the lower of the two middle clients'
+    assert result.arrays["bn.num_batches_tracked"].numpy() == 60
+
+
+@pytest.mark.parametrize("rule", ["multi_krum", "flame"])
+def test_running_statistics_count_in_no_distance_and_no_norm(rule: str) -> None:
+    strategy = robust(rule, f=1, fraction_evaluate=0.0)
+    run(strategy, normed(bad=5, variance=-1.0), 1, NORM)
+    assert strategy.verdict is not None
+    assert strategy.verdict.weights is not None
+    assert strategy.verdict.weights[5] == 0
+    expected = torch.tensor([2 * float(step(i)) for i in range(5)] + [2.0])  # of four coordinates
+    torch.testing.assert_close(strategy.verdict.norms, expected.double(), rtol=1e-5, atol=0)
+    assert {layer.name for layer in strategy._layout.layers} == {"w"}
+
+
+@pytest.mark.parametrize("variance", [np.nan, np.inf])
+def test_statistics_that_are_not_finite_cost_the_client_that_sent_them(variance: float) -> None:
+    strategy = robust("mean", f=1, fraction_evaluate=0.0)
+    after = run(strategy, normed(bad=5, variance=variance), 1, NORM).arrays
+    assert [(e.what, e.clients) for e in strategy.events[1]] == [("set_aside", (7,))]
+    assert "bn.running_var is not finite" in strategy.events[1][0].detail
+    assert (after["w"].numpy() > 2).all()
+    assert after["bn.running_var"].numpy().tolist() == [2.0, 2.0]
+
+
+def test_statistics_of_another_name_are_told_by_the_user() -> None:
+    start = ArrayRecord([array.numpy() for array in NORM.values()])
+    strategy = robust("mean", server=Server(lr=2.0), statistics=["1", "2"], fraction_evaluate=0.0)
+    after = run(strategy, normed(), 1, start).arrays
+    assert after["1"].numpy().tolist() == [2.0, 2.0]
+    with pytest.raises(ValueError, match="no array is called 3; there are 0, 1, 2"):
+        run(robust("mean", statistics=["3"]), normed(), 1, start)
+
+
+def test_names_are_told_by_their_last_part() -> None:
+    names = ["running_var", "a.running_mean", "bn/moving_mean", "not_running_mean", "running_mean.weight", "bn.ema"]
+    layout = Layout(ArrayRecord({name: Array(np.zeros(1)) for name in names}), ["ema"])
+    assert layout.keys == ["not_running_mean", "running_mean.weight"]
+
+
 # ---- what counts how much
 
 
@@ -438,6 +514,12 @@ def test_memory_is_saved_and_taken_up_without_pickle(tmp_path: Path) -> None:
     with safe_open(tmp_path / "memory.safetensors", "pt") as file:
         assert json.loads(file.metadata()["fedpoison"]) == {"round": 4, "nodes": [2, 3, 4, 5, 6, 7]}
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_the_memory_of_another_model_is_refused(tmp_path: Path) -> None:
+    run(robust("centered_clipping", memory=tmp_path / "memory.safetensors"), app(), 1)
+    with pytest.raises(ValueError, match="the memory is of 9 parameters, and the model has 4"):
+        run(robust("centered_clipping", memory=tmp_path / "memory.safetensors"), normed(), 1, NORM)
 
 
 def test_a_skipped_round_keeps_the_memory_of_the_last() -> None:
