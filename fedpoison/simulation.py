@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from fedpoison import parallel
+from fedpoison.component import Component
 from fedpoison.config import Config, parse
 from fedpoison.data import Dataset
 from fedpoison.evaluation import Evaluator, RootProbe
@@ -82,8 +83,7 @@ def _begin(folder: RunFolder, config: Config, cold: State, out: Path) -> State:
 
 def build(config: Config) -> tuple[World, State]:
     """The world of a run and the state before its first round. ValueError if the parts do not fit."""
-    source, source_options = config.data.dataset.step
-    dataset = _dataset(source.function, json.dumps(source_options, sort_keys=True))
+    dataset = _dataset(config.data.dataset)
     net, params, front = _net(config, dataset)
     threat = _threat(config, dataset)
     data, count = config.data, config.clients.count
@@ -231,6 +231,19 @@ def _threat(config: Config, dataset: Dataset) -> Threat:
     )
 
 
+def _dataset(chosen: Component) -> Dataset:
+    """The data set that was chosen; ValueError, where it is a user's, says whose fault it is."""
+    load, options = chosen.step
+    try:
+        made: Any = _loaded(load.function, json.dumps(options, sort_keys=True))
+    except ValueError as error:
+        raise ValueError(f"{chosen.label}: {error}") if chosen.entry.file_hash else error from error
+    if not isinstance(made, Dataset):
+        what = "nothing" if made is None else f"a {type(made).__name__}"
+        raise ValueError(f"{chosen.label} must return a Dataset, and returns {what}")
+    return made
+
+
 @lru_cache(maxsize=2)
-def _dataset(load: Callable[..., Dataset], options: str) -> Dataset:
+def _loaded(load: Callable[..., Any], options: str) -> Any:
     return load(**json.loads(options))

@@ -1,12 +1,17 @@
 """Data sets, one file each, the readers they share, and ways to split samples over clients."""
 
+import math
 import warnings
 from dataclasses import dataclass, fields
+from operator import index
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+_CHANNELS = (1, 3, 4)
+"""What pictures have: grey, colours, or these with an opacity."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +20,8 @@ class Dataset:
 
     Images are float32 in [0, 1], [N, C, H, W]; or [N, features] for tables, of any size; or, with a `vocabulary`,
     int64 tokens [N, length], 0 to vocabulary − 1. Labels are int64 [N], 0 to n_classes − 1. `clients` int64 [N]: whom
-    each train sample belongs to by nature.
+    each train sample belongs to by nature. `seen_through`: the images are what a frozen net made of such samples, of
+    any shape and size.
     """
 
     train_images: Tensor
@@ -25,10 +31,17 @@ class Dataset:
     n_classes: int
     clients: Tensor | None = None
     vocabulary: int | None = None
+    seen_through: bool = False
 
     def __post_init__(self) -> None:
-        _check("train", self.train_images, self.train_labels, self.n_classes, self.vocabulary)
-        _check("test", self.test_images, self.test_labels, self.n_classes, self.vocabulary)
+        try:
+            object.__setattr__(self, "n_classes", index(self.n_classes))  # a plain int, also of numpy's
+        except TypeError as error:
+            raise ValueError(f"n_classes is {self.n_classes!r}, and a whole number is needed") from error
+        for name in ("train_images", "train_labels", "test_images", "test_labels", "clients"):
+            _check_tensor(name.replace("_", " "), getattr(self, name), optional=name == "clients")
+        _check_part(self, "train", self.train_images, self.train_labels)
+        _check_part(self, "test", self.test_images, self.test_labels)
         if self.clients is not None and (self.clients.shape, self.clients.dtype) != (
             self.train_labels.shape,
             torch.int64,
@@ -64,15 +77,26 @@ def _from_arrays(*values: Any) -> Dataset:
     return Dataset(*parts)
 
 
-def _check(part: str, images: Tensor, labels: Tensor, n_classes: int, vocabulary: int | None) -> None:
+def _check_tensor(name: str, given: Any, optional: bool) -> None:
+    if given is None and optional:
+        return
+    if not isinstance(given, Tensor):
+        raise ValueError(f"{name} are a {type(given).__name__}, and a tensor is needed")
+    if given.layout != torch.strided:
+        raise ValueError(f"{name} are sparse ({given.layout}): give them as .to_dense()")
+
+
+def _check_part(whole: Dataset, part: str, images: Tensor, labels: Tensor) -> None:
+    n_classes, vocabulary = whole.n_classes, whole.vocabulary
     kind = torch.float32 if vocabulary is None else torch.int64
     if images.dtype != kind or labels.dtype != torch.int64:
         raise ValueError(f"{part} images are {images.dtype} and labels {labels.dtype}, not {kind} and torch.int64")
-    if images.dim() < 2 or labels.dim() != 1 or (vocabulary is not None and images.dim() != 2):
-        raise ValueError(
-            f"{part} images have shape {tuple(images.shape)} and labels {tuple(labels.shape)}, "
-            f"not {'[N, C, H, W] or [N, features]' if vocabulary is None else '[N, length]'}, and [N]"
-        )
+    wanted, dimensions = ("[N, C, H, W] or [N, features]", (2, 4)) if vocabulary is None else ("[N, length]", (2,))
+    right = images.dim() > 1 if whole.seen_through else images.dim() in dimensions
+    if labels.dim() != 1 or not right:
+        given = f"{part} images have shape {tuple(images.shape)} and labels {tuple(labels.shape)}"
+        hint = "; .unsqueeze(1) gives pictures their channel" if vocabulary is None and images.dim() == 3 else ""
+        raise ValueError(f"{given}, not {wanted}, and [N]{hint}")
     if len(images) != len(labels):
         raise ValueError(f"there are {len(images)} {part} images and {len(labels)} {part} labels")
     if not images.numel():
@@ -80,12 +104,30 @@ def _check(part: str, images: Tensor, labels: Tensor, n_classes: int, vocabulary
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or highest >= n_classes:
         raise ValueError(f"{part} labels go from {lowest} to {highest}, {n_classes} classes are 0 to {n_classes - 1}")
-    if vocabulary is not None and not 0 <= int(images.min()) <= int(images.max()) < vocabulary:
-        seen = f"{int(images.min())} to {int(images.max())}"
+    least, most = (float(value) for value in images.aminmax())  # ten times as fast as to look at every value
+    if vocabulary is not None and not 0 <= least <= most < vocabulary:
+        seen = f"{int(least)} to {int(most)}"
         raise ValueError(f"{part} tokens go from {seen}, a vocabulary of {vocabulary} is 0 to {vocabulary - 1}")
-    if not torch.stack(images.aminmax()).isfinite().all():  # ten times as fast as to look at every value
+    if not (math.isfinite(least) and math.isfinite(most)):
         bad = int((~images.isfinite()).sum())
         raise ValueError(f"{bad} of {images.numel()} values of the {part} images are infinite or not a number")
+    if images.dim() == 4 and not whole.seen_through:
+        _check_pictures(part, tuple(images.shape[1:]), least, most)
+
+
+def _check_pictures(part: str, shape: tuple[int, ...], least: float, most: float) -> None:
+    first, second, last = shape
+    side = min(first, second)
+    if last in _CHANNELS and first not in _CHANNELS and side > max(_CHANNELS) and (first == second or first > 16):
+        raise ValueError(
+            f"{part} images have shape {shape} each, which looks like [H, W, C]: .movedim(3, 1) makes "
+            "them [C, H, W], as is needed"
+        )
+    if least < 0 or most > 1:
+        raise ValueError(
+            f"{part} images go from {least:.9g} to {most:.9g}, [0, 1] is needed: divide them by the largest value "
+            "that a pixel may have; `[data] normalise` standardises them, for the net alone"
+        )
 
 
 # Below Dataset, because these files import it.

@@ -85,6 +85,7 @@ def _samples(column: pl.Series) -> Tensor:
         numbers = np.array(column.to_list(), dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the lists in {column.name!r} are not numbers, or not all of one length") from error
+    numbers = numbers[:, None] if numbers.ndim == 3 else numbers  # grey pictures
     return torch.from_numpy(numbers / 255 if _of_bytes(column.dtype) else numbers)
 
 

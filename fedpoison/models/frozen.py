@@ -1,6 +1,7 @@
 """A net of which only the last layers are trained: what is frozen is applied to each sample once."""
 
 import hashlib
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -63,4 +64,4 @@ class _Known:
 @lru_cache(maxsize=1)
 def _seen(known: _Known, dataset: Dataset) -> Dataset:
     train, test = (apply(known.front, images) for images in (dataset.train_images, dataset.test_images))
-    return Dataset(train, dataset.train_labels, test, dataset.test_labels, dataset.n_classes, dataset.clients)
+    return replace(dataset, train_images=train, test_images=test, vocabulary=None, seen_through=True)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedpoison.data import Dataset
 from fedpoison.federation import Federation
 from fedpoison.models.frozen import apply
 from fedpoison.models.vector import travelling
@@ -83,7 +82,16 @@ def _net_features(poison: Poison, images: Images, labels: Labels) -> tuple[Tenso
     if not epochs:
         raise ValueError("training one takes too long for a preview")
     vocabulary = None if inputs.is_floating_point() else poison.dataset.vocabulary
-    seen = Dataset(inputs, labels, inputs[:1], labels[:1], poison.dataset.n_classes, vocabulary=vocabulary)
+    seen = replace(  # poison may be of any size
+        poison.dataset,
+        train_images=inputs,
+        train_labels=labels,
+        test_images=inputs[:1],
+        test_labels=labels[:1],
+        clients=None,
+        vocabulary=vocabulary,
+        seen_through=True,
+    )
     net = replace(surrogate, seen=seen, epochs=epochs)(0, torch.arange(len(labels)))
     features = last_features(net, images)
     if not features.isfinite().all():

@@ -61,11 +61,62 @@ def test_a_dataset_of_images_or_of_rows_is_taken() -> None:
         ({"train_images": torch.rand(4)}, r"shape \(4,\)"),
         ({"train_images": torch.ones(4, 1, 2, 2, dtype=torch.uint8)}, "torch.uint8"),
         ({"test_labels": torch.tensor([0, 1, 2, 1], dtype=torch.int32)}, "torch.int32"),
+        (
+            {"train_images": 255 * torch.eye(4).reshape(4, 1, 2, 2)},
+            r"train images go from 0 to 255, \[0, 1\] is needed",
+        ),
+        ({"test_images": torch.full((4, 1, 2, 2), -0.5)}, "test images go from -0.5 to -0.5"),
+        ({"test_images": torch.full((4, 1, 2, 2), 1 + 1e-6)}, "test images go from 1.00000095 to 1.00000095"),
+        ({"train_images": torch.rand(4, 12, 12, 3)}, r"\(12, 12, 3\) each, which looks like \[H, W, C\]"),
+        ({"train_images": torch.rand(4, 28, 20, 1)}, r"\(28, 20, 1\) each, which looks like \[H, W, C\]"),
+        (
+            {"train_images": torch.rand(4, 12, 12)},
+            r"not \[N, C, H, W\] .*; .unsqueeze\(1\) gives pictures their channel",
+        ),
+        ({"train_images": torch.eye(4).to_sparse()}, "train images are sparse .*: give them as .to_dense"),
     ],
 )
 def test_a_dataset_says_what_is_wrong_with_it(changed: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Dataset(**parts(**changed))
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (9, 128, 1), (512, 1, 1), (1, 2, 2), (3, 4, 3), (4, 1, 3)])
+def test_pictures_of_any_shape_are_taken(shape: tuple[int, ...]) -> None:
+    images = torch.linspace(0, 1, 4)[:, None, None, None].expand(4, *shape)
+    assert Dataset(**parts(train_images=images, test_images=images)).input_shape == shape
+
+
+def test_what_a_frozen_net_makes_of_samples_has_any_shape_and_size() -> None:
+    images = 9 * torch.randn(4, 12, 12, 3, generator=torch.Generator().manual_seed(0))
+    for features in (images, images[..., 0]):
+        made = Dataset(**parts(train_images=features, test_images=features, seen_through=True))
+        assert made.train_images is features
+
+
+def as_users_make_it(**changed: object) -> Dataset:
+    """A data set made where nobody holds annotations against what is given, as these tests do."""
+    made = object.__new__(Dataset)
+    vars(made).update(parts(**changed))
+    made.__post_init__()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"test_labels": np.array([0, 1, 2, 1])}, "test labels are a ndarray, and a tensor is needed"),
+        ({"clients": [0, 1, 2, 3]}, "clients are a list, and a tensor is needed"),
+        ({"n_classes": 3.0}, "n_classes is 3.0, and a whole number is needed"),
+    ],
+)
+def test_a_dataset_says_what_is_of_the_wrong_type(changed: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        as_users_make_it(**changed)
+
+
+def test_a_number_of_classes_may_be_any_library_s_integer() -> None:
+    assert type(as_users_make_it(n_classes=np.int64(3)).n_classes) is int
 
 
 def test_tokens_have_two_dimensions() -> None:

@@ -225,6 +225,22 @@ def test_a_users_data_tell_runs_apart_by_what_they_hold(tmp_path: Path) -> None:
     assert identity(name="parquet", folder="nowhere") != identity(name="parquet", folder="elsewhere")
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return 1, 2", "mine.py:load must return a Dataset, and returns a tuple"),
+        ("pass", "mine.py:load must return a Dataset, and returns nothing"),
+        ("return Dataset(rows, rows, rows, rows, 2)", "mine.py:load: train images are .* and labels torch.float32"),
+    ],
+)
+def test_a_users_data_set_that_is_none_is_named(tmp_path: Path, body: str, message: str) -> None:
+    head = "import torch\nfrom fedpoison import dataset\nfrom fedpoison.data import Dataset\nrows = torch.ones(4, 2)\n"
+    (tmp_path / "mine.py").write_text(f'{head}@dataset(licence="mine")\ndef load():\n    "Mine."\n    {body}\n')
+    table = {"name": "t", "rounds": 1, "data": {"name": "mine.py:load"}, "clients": {"count": 2}}
+    with pytest.raises(ValueError, match=message):
+        build(parse(table, tmp_path))
+
+
 # Text
 
 
