@@ -11,7 +11,7 @@ import copy
 import math
 import threading
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ from fedpoison.parallel import in_parallel, workers
 from fedpoison.registry import engine
 from fedpoison.seeding import Stream
 from fedpoison.training import Local, Plan, Trained, batches, train_client
-from fedpoison.types import Count, Event, Images, Labels, Params
+from fedpoison.types import Count, Event, Params
 
 _CACHE_BYTES = 4_000_000
 """What a stack's parameters may take; a little over an L2 cache was fastest where it was measured."""
@@ -41,15 +41,21 @@ Device = Literal["cpu", "cuda"]
 
 
 class Place:
-    """The device on which clients are trained, and the data set's samples there."""
+    """The device on which clients are trained, with the data set and every poisoned shard, once each."""
 
     def __init__(self, federation: Federation, device: str) -> None:
-        self.device, dataset = device, federation.dataset
-        self._held = [(values, values.to(device)) for values in (dataset.train_images, dataset.train_labels)]
+        self.device = device
+        self._held: dict[int, tuple[Tensor, Tensor]] = {}
+        self.shard(federation.root)
 
-    def hold(self, values: Tensor) -> Tensor:
-        """The values on the device; the data set's own are there already."""
-        return next((there for here, there in self._held if here is values), values).to(self.device)
+    def shard(self, shard: Shard) -> Shard:
+        """The same samples on the device, in rows that lie one after the other."""
+        return replace(shard, images=self._hold(shard.images), labels=self._hold(shard.labels))
+
+    def _hold(self, values: Tensor) -> Tensor:
+        if id(values) not in self._held:
+            self._held[id(values)] = values, values.to(self.device).contiguous()
+        return self._held[id(values)][1]
 
 
 class OneByOne:
@@ -68,9 +74,7 @@ class OneByOne:
             if not hasattr(self._mine, "net"):
                 self._mine.net = copy.deepcopy(self._model)
             stream, augment = plan.batch_stream(plan.tasks[row]), self._federation.augment
-            hold, shard = self._place.hold, shards[row]
-            shard = Shard(hold(shard.images), hold(shard.labels), shard.index)
-            updates[row] = train_client(self._mine.net, start, shard, stream, local, augment)
+            updates[row] = train_client(self._mine.net, start, self._place.shard(shards[row]), stream, local, augment)
 
         list(in_parallel(one, range(len(plan.tasks))))
         said = Event("engine", detail="this net cannot be stacked, so its clients are trained one by one")
@@ -111,7 +115,8 @@ class Batched:
 
     def shares(self, plan: Plan, workers: int) -> list[list[int]]:
         """The places of the tasks in the plan, a stack each; clients of one stack end at about the same time."""
-        steps = [self._local.step_count(len(shard)) for shard in _shards(self._federation, plan)]
+        sizes = [len(self._federation.shard(task.client)) for task in plan.tasks]  # poisoned they are as large
+        steps = [self._local.step_count(size) for size in sizes]
         order = sorted(range(len(steps)), key=lambda place: -steps[place])
         size = self._slots
         if order and not self._net.has_pictures:  # no more turns than needed, and all workers busy in each
@@ -156,31 +161,41 @@ def _shards(federation: Federation, plan: Plan) -> list[Shard]:
 class Batches:
     """All batches of a stack of K clients.
 
-    `index` [steps, K, width]: rows of `images` and `labels`; `counts` [steps, K]: each batch's size, as numbers that
-    stay here. A batch is padded to the width with its own first row, whose share of the gradient is then 0; another
-    client's row could be NaN, and 0 · NaN is not 0. Where a client is done its batches have size 0. `draws`
-    [steps, K, width, 3]: what the augmentation does to each sample.
+    `index` [steps, K, width]: rows of the samples in each client's of the `shards`; `labels` [steps, K, width]: theirs;
+    `counts` [steps, K]: each batch's size, as numbers that stay here. A batch is padded to the width with its own first
+    row, whose share of the gradient is then 0; another client's row could be NaN, and 0 · NaN is not 0. Where a client
+    is done its batches have size 0. `draws` [steps, K, width, 3]: what the augmentation does to each sample.
     """
 
-    images: Images
-    labels: Labels
+    shards: tuple[Shard, ...]
     index: Tensor
+    labels: Tensor
     counts: NDArray[np.int64]
     augment: Augment | None
     draws: Tensor
 
     def held_by(self, place: Place) -> "Batches":
         """The same with its tensors where the training is."""
-        images, labels = place.hold(self.images), place.hold(self.labels)
-        return replace(self, images=images, labels=labels, index=place.hold(self.index), draws=place.hold(self.draws))
+        index, labels, draws = (values.to(place.device) for values in (self.index, self.labels, self.draws))
+        return replace(self, shards=tuple(map(place.shard, self.shards)), index=index, labels=labels, draws=draws)
 
     def inputs(self, step: int, active: int, out: Tensor) -> Tensor:
-        """The samples [active · width, *] of the first clients' batches in this step, `out` if it serves."""
-        rows = self.index[step, :active].flatten()
-        flat = torch.index_select(self.images.flatten(1), 0, rows, out=out[: len(rows)])
+        """The samples [active · width, *] of the first clients' batches in this step, `out` if it serves.
+
+        Clients that stand together and share a data set are served together; poisoned ones have samples of their own.
+        """
+        width, first = self.index.shape[2], 0
+        for _, sharing in groupby(self.shards[:active], key=lambda shard: id(shard.images)):
+            images, *others = (shard.images for shard in sharing)
+            end = first + 1 + len(others)
+            rows = self.index[step, first:end].flatten()
+            torch.index_select(images.flatten(1), 0, rows, out=out[first * width : end * width])
+            first = end
+        flat = out[: active * width]
         if not self.augment:
             return flat
-        return self.augment(flat.view(-1, *self.images.shape[1:]), self.draws[step, :active].flatten(0, 1)).flatten(1)
+        shape = self.shards[0].images.shape[1:]
+        return self.augment(flat.view(-1, *shape), self.draws[step, :active].flatten(0, 1)).flatten(1)
 
 
 @torch.no_grad()
@@ -189,20 +204,20 @@ def _train_stack(
 ) -> None:
     """Write the updates of K clients, whose numbers of steps descend, into `moved` [K, d]."""
     _, k, width = batches.index.shape
-    counts, shape = batches.counts, batches.images.shape[1:]
+    counts, images = batches.counts, batches.shards[0].images
+    shape = images.shape[1:]
     taken = descent(moved, params, local)
     parts = (np.arange(width) < counts[:, :, None]).astype(np.float32)  # 0 for padding
     if local.loss == "mean":
         parts /= counts.clip(min=1).astype(np.float32)[:, :, None]
     share = torch.from_numpy(parts).to(params).unsqueeze(3)
-    space = batches.images.new_empty(k * width, math.prod(shape))
+    space = images.new_empty(k * width, math.prod(shape))
     for step, active in enumerate((counts > 0).sum(axis=1).tolist()):
         inputs = batches.inputs(step, active, space)
         if net.normalise:
             inputs = net.normalise(inputs.view(-1, *shape)).flatten(1)
         now = Pass(taken.nets[:active], taken, counts[step].tolist(), drawn, local.precision == "bf16")
-        labels = batches.labels[batches.index[step, :active].flatten()].view(active, width)
-        _step(net, inputs.view(active, width, -1), labels, share[step, :active], now)
+        _step(net, inputs.view(active, width, -1), batches.labels[step, :active], share[step, :active], now)
         taken.end(active)
     taken.finish()
 
@@ -228,30 +243,24 @@ def _batches_of(
     shards: list[Shard], streams: list[Stream], local: Local, width: int, augment: Augment | None
 ) -> Batches:
     """All batches of these clients, in the order in which the oracle takes them."""
-    places = [shard.index.numpy() for shard in shards]
-    images, labels = shards[0].images, shards[0].labels
-    if any(shard.images is not images for shard in shards):  # poisoned shards have images of their own
-        images = torch.cat([shard.images[shard.index] for shard in shards])
-        labels = torch.cat([shard.labels[shard.index] for shard in shards])
-        ends = np.cumsum([0, *map(len, shards)])
-        places = [np.arange(start, end) for start, end in pairwise(ends)]
     steps, within = local.step_count(len(shards[0])), np.arange(width)
-    index = np.zeros((steps, len(shards), width), dtype=np.int64)
+    index, labels = (np.zeros((steps, len(shards), width), dtype=np.int64) for _ in range(2))
     counts = np.zeros((steps, len(shards)), dtype=np.int64)
     draws = torch.zeros(steps, len(shards), width, 3, dtype=torch.int64) if augment else torch.empty(0)
-    for i, (place, stream) in enumerate(zip(places, streams, strict=True)):
-        order = list(batches(stream, len(place), local))
+    for i, (shard, stream) in enumerate(zip(shards, streams, strict=True)):
+        order = list(batches(stream, len(shard), local))
         sizes = np.array([len(batch) for batch in order])
-        rows = place[np.concatenate(order)]
+        rows = shard.index.numpy()[np.concatenate(order)]
         real = within < sizes[:, None]
         mine = index[: len(order), i]
         mine[:] = rows[sizes.cumsum() - sizes][:, None]
         mine[real] = rows
+        labels[: len(order), i] = shard.labels.numpy()[mine]
         counts[: len(order), i] = sizes
         if augment:
             drawn = torch.cat(augment.draws(stream.of("augment"), sizes.tolist()))
             draws[: len(order), i][torch.from_numpy(real)] = drawn
-    return Batches(images, labels, torch.from_numpy(index), counts, augment, draws)
+    return Batches(tuple(shards), torch.from_numpy(index), torch.from_numpy(labels), counts, augment, draws)
 
 
 def _aligned(size: int) -> int:

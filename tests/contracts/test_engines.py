@@ -623,6 +623,49 @@ def test_a_poisoned_task_trains_on_the_poisoned_shard(name: str) -> None:
     assert torch.equal(train(flipped, Task(0, True)), train(flipped, Task(0)))  # nobody poisons there
 
 
+class Largest(TorchDispatchMode):
+    """Notes how many values the largest of the tensors has that are made, views apart."""
+
+    values = 0
+
+    def __torch_dispatch__(self, function, types, given=(), named=None):  # type: ignore[no-untyped-def]
+        result = function(*given, **(named or {}))
+        there, made = ([leaf for leaf in tree_leaves(t) if isinstance(leaf, Tensor)] for t in ((given, named), result))
+        known = {leaf.untyped_storage().data_ptr() for leaf in there}
+        sizes = [t.numel() for t in made if t.is_floating_point() and t.untyped_storage().data_ptr() not in known]
+        self.values = max([self.values, *sizes])
+        return result
+
+
+@pytest.mark.parametrize("augment", [None, Augment(crop=1, flip=True)], ids=["as-they-are", "augmented"])
+@pytest.mark.parametrize("last", [False, True], ids=["rows", "channels-last"])
+def test_a_poisoned_client_costs_no_copy_of_samples_that_are_not_drawn(augment: Augment | None, last: bool) -> None:
+    data, flip = dataset((2, 4, 4), samples=2000), find("data_attack", "label_flip")
+    if last:
+        images = data.train_images.contiguous(memory_format=torch.channels_last)
+        data = Dataset(images, data.train_labels, data.test_images, data.test_labels, CLASSES)
+    poison = Poison((flip, flip.validate({})), data, SEED)
+    attacked, net, local = Federation(data, PIECES, CLIENTS, SEED, poison, augment=augment), seeded(mlp(32, 3)), Local()
+    trained = engine("batched", net, attacked, local.model_copy(update={"steps": 2, "batch_size": 8}), stack=CLIENTS)
+    params, plan = flatten(net), Plan(SEED, ROUND, tuple(Task(i, i in (1, 3)) for i in range(CLIENTS)))
+    with parallel.using(1):  # all in one stack, in this thread
+        trained.train(params, plan)  # poisons
+        with Largest() as largest:
+            trained.train(params, plan)
+    drawn_and_border = CLIENTS * 16 * 2 * (4 + 2) ** 2
+    assert 0 < largest.values <= drawn_and_border < 2 * 400 * 32
+
+
+def test_work_is_shared_out_without_crafting_poison() -> None:
+    def poison(client: int, index: Tensor) -> tuple[Tensor, Tensor]:
+        raise AssertionError(f"client {client}'s poison was crafted")
+
+    attacked = Federation(dataset(), PIECES, CLIENTS, SEED, poison)
+    trained = engine("batched", seeded(NETS["logistic"]), attacked, Local())
+    shares = trained.shares(Plan(SEED, 1, (Task(0, True), Task(1))), 2)  # type: ignore[attr-defined]
+    assert sorted(place for share in shares for place in share) == [0, 1]
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_plan_without_tasks_gives_no_updates(name: str) -> None:
     net = seeded(NETS["logistic"])
