@@ -18,6 +18,7 @@ _PLACES = {
     "craft": "api",
     "data_attack": "registry",
     "dataset": "registry",
+    "load": "report.frame",
     "model": "registry",
     "partition": "registry",
     "preaggregator": "registry",
@@ -38,8 +39,13 @@ if TYPE_CHECKING:
     from fedpoison.registry import partition as partition
     from fedpoison.registry import preaggregator as preaggregator
     from fedpoison.registry import update_attack as update_attack
+    from fedpoison.report.frame import load as load
     from fedpoison.running import run as run
     from fedpoison.types import Verdict as Verdict
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

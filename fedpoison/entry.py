@@ -1,6 +1,5 @@
 """One registered algorithm: the function, what it asks the round for, its options, and what it says of itself."""
 
-import difflib
 import inspect
 import json
 import math
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from fedpoison.spelling import among
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,13 +131,6 @@ def unpack(entry: Entry, result: Any) -> tuple[Any, dict[str, Any]]:
     if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
         return result
     raise ValueError(f"{entry.name} asks for state and must return (result, state), not {type(result).__name__}")
-
-
-def among(name: str, known: Mapping[str, Any], noun: str) -> str:
-    """What there is instead of an unknown name, for an error's sentence."""
-    close = difflib.get_close_matches(name, known, n=1)
-    listed = f"the {noun} are {', '.join(sorted(known))}" if known else f"it has no {noun}"
-    return f"did you mean {close[0]!r}? {listed}" if close else listed
 
 
 def _checked(annotation: Any, value: Any) -> Any:

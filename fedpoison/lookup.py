@@ -10,8 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fedpoison.entry import Entry, among
+from fedpoison.entry import Entry
 from fedpoison.registry import ENTRIES, LEFT_OUT, register
+from fedpoison.spelling import among
 
 
 def entries(kind: str) -> dict[str, Entry]:

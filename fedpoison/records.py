@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,11 @@ class RunFolder(RunFiles):
         replace_file(self.path / "config.toml", tomli_w.dumps(config).encode())
         replace_file(self.path / "run.json", json.dumps(labels, indent=1).encode())
         return changes
+
+    def touch(self) -> None:
+        """Note that the run was asked for again: it is the last then, of several versions of a rule, say."""
+        with suppress(OSError):  # finished runs may lie where nothing can be written
+            os.utime(self.path / "run.json")
 
     def resume(self) -> State | None:
         """The last checkpoint, with rounds.jsonl cut back to it; None if there is none."""

@@ -32,6 +32,16 @@ class RunFiles:
         """The file of the final parameters."""
         return self.path / "model.safetensors"
 
+    @property
+    def begun(self) -> float:
+        """When it was begun, as its files' times tell."""
+        return (self.path / "environment.json").stat().st_mtime
+
+    @property
+    def last_run(self) -> float:
+        """When it was asked for last, as its files' times tell."""
+        return (self.path / "run.json").stat().st_mtime
+
     def described(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The configuration and the labels, as `describe` wrote them."""
         config = tomllib.loads((self.path / "config.toml").read_text())

@@ -41,6 +41,7 @@ def simulate(config: Config, out: Path, report: Callable[[Record], None] = lambd
         with folder.locked(), parallel.using(config.workers):
             if not folder.finished:  # another process may have finished it meanwhile
                 return _play_rounds(folder, config, report, out)
+    folder.touch()
     for record in folder.records():
         report(record)
     return folder

@@ -4,13 +4,13 @@
 """
 
 import copy
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from fedpoison.choice import Choice, means, value_of
 from fedpoison.config import Config, parse, read_toml
 from fedpoison.dotted import flatten
 from fedpoison.errors import ConfigError
@@ -50,11 +50,12 @@ def load(
         (early if key.split(".")[0] in ("seed", "seeds", "paired_clean", "sweep", "tune") else late)[key] = value
     put_all(table, early)
     table.pop("tune", None)
-    choice = Choice.parse(only, table)
+    choice = Choice.parse(only)
+    _check_subsets(choice, table)
     seeds, paired, problems = _repetitions(table)
     runs: list[Config] = []
     try:
-        spanned = [cell for subset, cell in cells(table) if choice.takes(subset)]
+        spanned = [cell for subset, cell in cells(table) if not choice.words or subset in choice.words]
         for cell in spanned:
             put_all(cell, late)
     except ConfigError as error:
@@ -67,47 +68,30 @@ def load(
                 problems += error.problems
     if problems:
         raise ConfigError(problems)
-    unique = {run.hash: run for run in runs if choice.has(run)}
+    known = {run.hash: {**flatten(run.table()), "rule": run.defence.rule, "attack": run.attack} for run in runs}
+    unique = {run.hash: run for run in runs if _has(choice, known[run.hash])}
     runs = list(unique.values())
-    if not runs:
-        raise ConfigError([f"no cell has {' and '.join(only)}"])
+    if not runs or choice.values:
+        problems = choice.problems(list(known.values()))
+    if problems or not runs:
+        raise ConfigError(problems or [f"no cell has {' and '.join(only)}"])
     clean = {c.hash: c for c in (run.clean() for run in runs if run.malicious)} if paired else {}
     alone = tuple(c for h, c in clean.items() if h not in unique)
     return Experiment(runs[0].name, folder, tuple(runs), alone, _swept(table))
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What --only says: names of subsets, and values by dotted key, or by `rule` and `attack` as tables call them."""
+def _check_subsets(choice: Choice, table: Mapping[str, Any]) -> None:
+    """ConfigError for a subset that there is not."""
+    known = [name for name, _ in _products(table) if name]
+    unknown = [name for name in choice.words if name not in known]
+    if unknown:
+        has = f"the subsets are {', '.join(known)}" if known else "it has none"
+        hint = "cells are chosen by what they have, such as rule={0} or attack={0}"
+        raise ConfigError([f"the sweep has no subset {name!r}: {has}; {hint.format(name)}" for name in unknown])
 
-    subsets: tuple[str, ...]
-    values: Mapping[str, list[Any]]
 
-    @classmethod
-    def parse(cls, only: Sequence[str], table: Mapping[str, Any]) -> "Choice":
-        """Read the words; ConfigError for a subset that there is not."""
-        names = [word for word in only if "=" not in word]
-        known = [name for name, _ in _products(table) if name]
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            has = f"the subsets are {', '.join(known)}" if known else "it has none"
-            hint = "cells are chosen by what they have, such as rule={0} or attack={0}"
-            raise ConfigError([f"the sweep has no subset {name!r}: {has}; {hint.format(name)}" for name in unknown])
-        values: dict[str, list[Any]] = {}
-        for key, value in map(parse_assignment, (word for word in only if "=" in word)):
-            values.setdefault(key, []).append(value)
-        return cls(tuple(names), values)
-
-    def takes(self, subset: str | None) -> bool:
-        """Whether cells of this subset are made."""
-        return not self.subsets or subset in self.subsets
-
-    def has(self, run: Config) -> bool:
-        """Whether a run has the values."""
-        if not self.values:
-            return True
-        known = {**flatten(run.table()), "rule": run.defence.rule, "attack": run.attack}
-        return all(known.get(key, known.get(f"{key}.name")) in values for key, values in self.values.items())
+def _has(choice: Choice, cell: Mapping[str, Any]) -> bool:
+    return all(any(means(value, value_of(cell, key)) for value in values) for key, values in choice.values.items())
 
 
 def _repetitions(table: dict[str, Any]) -> tuple[list[Any], bool, list[str]]:
@@ -186,14 +170,3 @@ def put(table: dict[str, Any], key: str, value: Any) -> None:
         for option in [k for k in table if path != ["data"] or k != "partition"]:
             del table[option]
     table[last] = value
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """`a.b=c` as a key and a value; the value is TOML, or a string where it is not."""
-    key, found, value = text.partition("=")
-    if not found or not key.strip():
-        raise ConfigError([f"--set takes key=value, not {text!r}"])
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()

@@ -4,7 +4,7 @@ import atexit
 import contextlib
 import gc
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cyclopts import App, CycloptsError
 from rich.console import Console
@@ -23,7 +23,7 @@ app = App(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a user's mistake gives sentences, not a traceback."""
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = error_output()
     if arguments is None:  # a process of its own
         atexit.register(_leave)
     try:
@@ -61,10 +61,21 @@ def _leave() -> None:
     gc.freeze()
 
 
+def error_output() -> Console:
+    """Standard error; lines are as long as they are."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
 def output() -> Console:
     """Standard output; a pipe gets lines of 120 columns, as tables need them."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=120)
+
+
+def say(remarks: Iterable[str], console: Console) -> None:
+    """Print what must be known of runs under their table or figure."""
+    for line in remarks:
+        console.print(f"note: {line}", markup=False, soft_wrap=True)
 
 
 # Below the app, because these files enter their commands in it.

@@ -48,9 +48,9 @@ def check(
         For machines: a list with an object a rule.
     """
     from fedpoison.checking import Report, findings
+    from fedpoison.choice import parse_assignment
     from fedpoison.errors import ConfigError
     from fedpoison.lookup import find, in_file
-    from fedpoison.sweep import parse_assignment
 
     if effort < 1:
         raise ConfigError([f"--effort must be at least 1, it is {effort}"])

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fedpoison.cli import app
+from fedpoison.cli import app, error_output, say
 
 
 @app.command
@@ -14,6 +14,7 @@ def plot(
     /,
     *,
     metric: Annotated[list[str] | None, Parameter(negative=())] = None,
+    only: Annotated[list[str] | None, Parameter(negative=())] = None,
     out: Path = Path("figures/rounds.png"),
 ) -> None:
     """Plot metrics over rounds: a line a rule, the spread over seeds, the attack's span shaded.
@@ -30,10 +31,16 @@ def plot(
         Folders of runs, or above them.
     metric
         A row of panels each; accuracy and attack success unless given.
+    only
+        key=value, or rule=…, attack=…: draw only these runs; may be repeated. rule=mine.py:mine@1 is an earlier version
+        of a rule, @all every one.
     out
         Where to: .png, .pdf or .svg.
     """
     from fedpoison.report.figures import plot as draw
     from fedpoison.report.frame import Runs
+    from fedpoison.report.remarks import remarks
 
-    print(draw(Runs.read(runs), out, metric or ()))
+    found = Runs.read(runs, only or ())
+    print(draw(found, out, metric or ()))
+    say(remarks(found), error_output())

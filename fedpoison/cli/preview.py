@@ -46,12 +46,13 @@ def preview(
     as_json
         All this for machines instead of tables; no picture.
     """
+    from fedpoison.choice import parse_assignment
     from fedpoison.errors import ConfigError
     from fedpoison.report import poison_figure
     from fedpoison.report.poison import poisonings
     from fedpoison.report.poison_table import pictures, tables
     from fedpoison.report.preview import save, splits, summary, table
-    from fedpoison.sweep import load, parse_assignment
+    from fedpoison.sweep import load
 
     loaded = load(experiment, dict(map(parse_assignment, set or [])))
     console = output()

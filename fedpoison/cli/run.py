@@ -63,6 +63,7 @@ def run(
     as_json
         The plan (with --dry-run) or the outcome as JSON on standard output; everything else goes to standard error.
     """
+    from fedpoison.choice import parse_assignment
     from fedpoison.errors import ConfigError, RunError
     from fedpoison.planning import plan
     from fedpoison.report.frame import Runs
@@ -70,7 +71,7 @@ def run(
     from fedpoison.report.table import tables
     from fedpoison.report.timing import timing
     from fedpoison.running import Job
-    from fedpoison.sweep import load, parse_assignment
+    from fedpoison.sweep import load
 
     if jobs != "ray" and jobs < 1:
         raise ConfigError([f"--jobs must be at least 1, it is {jobs}"])

@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fedpoison.cli import app, output
+from fedpoison.cli import app, output, say
 
 if TYPE_CHECKING:
     from fedpoison.runfiles import RunFiles
 
 
 @app.command
-def show(run: Path, *, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+def show(
+    run: Path,
+    *,
+    only: Annotated[list[str] | None, Parameter(negative=())] = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
     """Show a run: how it was set up, how it ended, what happened; or a table of the runs below a folder.
 
     Examples: fedpoison show results/quickstart
@@ -27,22 +32,27 @@ def show(run: Path, *, as_json: Annotated[bool, Parameter(name="--json", negativ
     ----------
     run
         A run's folder, or one above it.
+    only
+        key=value, or rule=…, attack=…: show only these runs; may be repeated. rule=mine.py:mine@1 is an earlier version
+        of a rule, @all every one.
     as_json
         Each run's configuration, state and last record, for machines.
     """
     import tomli_w
 
     from fedpoison.report.frame import Runs
+    from fedpoison.report.remarks import remarks
     from fedpoison.report.table import tables
 
     console = output()
-    runs = Runs.read([run])
+    runs = Runs.read([run], only or ())
     if as_json:
         print(json.dumps([_plain(folder) for folder in runs.folders], indent=1))
         return
     if len(runs.folders) > 1:
         for table in tables(runs):
             console.print(table)
+        say(remarks(runs), console)
         return
     (folder,) = runs.folders
     config, labels = folder.described()
@@ -62,6 +72,7 @@ def show(run: Path, *, as_json: Annotated[bool, Parameter(name="--json", negativ
     error = folder.path / "error.txt"
     if error.is_file():
         console.print(error.read_text(), markup=False)
+    say(remarks(runs), console)
 
 
 def _plain(folder: "RunFiles") -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fedpoison.cli import app, output
+from fedpoison.cli import app, error_output, output, say
 
 
 @app.command
@@ -17,6 +17,7 @@ def table(
     rows: Annotated[list[str] | None, Parameter(negative=())] = None,
     cols: Annotated[list[str] | None, Parameter(negative=())] = None,
     metric: Annotated[list[str] | None, Parameter(negative=())] = None,
+    only: Annotated[list[str] | None, Parameter(negative=())] = None,
     at: str = "last",
     seeds: Annotated[bool, Parameter(negative=())] = False,
     format: Literal["text", "markdown", "latex", "csv", "json"] = "text",
@@ -45,6 +46,9 @@ def table(
     metric
         What is shown; accuracy and attack success unless given. Besides the metrics of a round there is durability,
         of a run: for how many rounds the attack lasted after it ended (≥: it outlasted the run).
+    only
+        key=value, or rule=…, attack=…: take only these runs; may be repeated. rule=mine.py:mine@1 is an earlier version
+        of a rule, @all every one.
     at
         Which round of a run: last, best (by validation accuracy) or a number.
     seeds
@@ -63,15 +67,19 @@ def table(
 
     if not rows and not cols:
         rows, cols = ["rule"], ["attack"]
-    results = pivot(Runs.read(runs), rows or [], cols or [], metric or (), at)
+    found = Runs.read(runs, only or ())
+    results = pivot(found, rows or [], cols or [], metric or (), at)
     made = results.render(format, seeds)
     if not isinstance(made, str):
         console = output() if out is None else Console(width=200, file=io.StringIO(), record=True)
         console.print(results.note, markup=False, soft_wrap=True)
         console.print(made)
+        say(results.remarks, console)
         if out is None:
             return
         made = console.export_text()
+    elif format in ("csv", "json"):
+        say(results.remarks, error_output())
     if out is None:
         print(made)
         return

@@ -44,12 +44,12 @@ def tune(
     """
     from rich.table import Table
 
+    from fedpoison.choice import parse_assignment
     from fedpoison.errors import ConfigError, RunError
     from fedpoison.report.frame import Runs
     from fedpoison.report.pivot import pivot
     from fedpoison.report.progress import Progress
     from fedpoison.running import Job
-    from fedpoison.sweep import parse_assignment
     from fedpoison.tuning import load_tuning
 
     if jobs < 1:

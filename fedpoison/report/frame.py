@@ -1,6 +1,7 @@
 """Run folders as one data frame: a row a round."""
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import polars as pl
 
 from fedpoison.dotted import flatten
 from fedpoison.errors import ConfigError
+from fedpoison.report.versions import Told, told
 from fedpoison.runfiles import RunFiles
 from fedpoison.schedule import last_round
 from fedpoison.vocabulary import PHASES, Record
@@ -38,22 +40,42 @@ LASTS = 0.5
 """The attack success above which an attack counts as there."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Runs:
-    """Some run folders, read."""
+    """Some run folders, read; `left_out` says which were not taken."""
 
-    folders: tuple[RunFiles, ...]
+    runs: tuple[Told, ...]
+    left_out: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, paths: Iterable[Path | str]) -> "Runs":
-        """The runs at or anywhere below the paths; ConfigError where there is none."""
+    def read(cls, paths: Iterable[Path | str], only: Sequence[str] = ()) -> "Runs":
+        """The runs at or anywhere below the paths; ConfigError where there is none.
+
+        Of a user's file that was edited only the last version is taken, and `left_out` counts the others. `only`:
+        key=value, or rule=…, attack=…; a run must have, for each key, one of the values. With rule=mine.py:mine@1 an
+        earlier version is taken, with @all every one.
+        """
         found: list[Path] = []
         for path in map(Path, paths):
             inside = sorted(p.parent for p in path.rglob("run.json")) if path.is_dir() else []
             if not inside:
                 raise ConfigError([f"there is no run in {path}"])
             found += inside
-        return cls(tuple(RunFiles(p) for p in dict.fromkeys(p.resolve() for p in found)))
+        kept, left_out = told([RunFiles(p) for p in dict.fromkeys(p.resolve() for p in found)], only)
+        return cls(tuple(kept), tuple(left_out))
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __repr__(self) -> str:
+        rules, attacks = (sorted({run.labels[name] for run in self.runs}) for name in ("rule", "attack"))
+        count = "1 run" if len(self) == 1 else f"{len(self)} runs"
+        return f"<{count} of {', '.join(rules)} against {', '.join(attacks)}: frame() has their rounds>"
+
+    @property
+    def folders(self) -> tuple[RunFiles, ...]:
+        """Where the runs' files are."""
+        return tuple(run.folder for run in self.runs)
 
     def frame(self) -> pl.DataFrame:
         """A row a round: run, name, seed, rule, attack, round, accuracy, loss, asr, …
@@ -62,19 +84,19 @@ class Runs:
         Every dotted key of the configuration in which the runs differ is a column too. `damage` is the paired
         clean run's accuracy less this one's, where that run is among the folders' neighbours.
         """
-        described = [folder.described() for folder in self.folders]
-        flat = [flatten(config) for config, _ in described]
+        flat = [flatten(run.config) for run in self.runs]
         differing = _differing(flat)
         clean_records: dict[Path, dict[int, Record]] = {}
         rows: list[dict[str, Any]] = []
-        for folder, (config, labels), keys in zip(self.folders, described, flat, strict=True):
+        for run, keys in zip(self.runs, flat, strict=True):
+            folder, labels = run.folder, run.labels
             clean = folder.path.parent / labels["clean"] if labels["clean"] else folder.path
             if clean not in clean_records:
                 clean_records[clean] = {record["round"]: record for record in RunFiles(clean).records()}
             head = {
                 "run": folder.path.name,
-                "name": config["name"],
-                "seed": config["seed"],
+                "name": keys["name"],
+                "seed": keys["seed"],
                 "rule": labels["rule"],
                 "attack": labels["attack"],
                 **{key: _text(keys.get(key)) for key in differing},
@@ -90,27 +112,34 @@ class Runs:
     def summary(self) -> pl.DataFrame:
         """A row a run: run, durability and outlasts (see `durability`)."""
         rows = []
-        for folder in self.folders:
-            lasted, outlasts = durability(folder.records(), folder.described()[1]["schedule"])
-            rows.append({"run": folder.path.name, "durability": lasted, "outlasts": outlasts})
+        for run in self.runs:
+            lasted, outlasts = durability(run.folder.records(), run.labels["schedule"])
+            rows.append({"run": run.folder.path.name, "durability": lasted, "outlasts": outlasts})
         return pl.DataFrame(
             rows, schema={"run": pl.String, "durability": pl.Float64, "outlasts": pl.Boolean}, orient="row"
         )
 
     def shared(self) -> dict[str, Any]:
         """The settings in which all these runs agree, by dotted key."""
-        tables = [flatten(folder.described()[0]) for folder in self.folders]
+        tables = [flatten(run.config) for run in self.runs]
         differing = {*_differing(tables), "seed"}
         return {key: value for key, value in tables[0].items() if key not in differing}
 
     def clean(self) -> set[str]:
         """The hashes of the clean runs that these runs are compared with."""
-        return {folder.described()[1]["clean"] for folder in self.folders} - {None}
+        return {run.labels["clean"] for run in self.runs} - {None}
 
     def schedules(self) -> dict[str, Mapping[str, Any]]:
         """When each run's attack is on, by the run's hash; runs without an attack are left out."""
-        described = {folder.path.name: folder.described()[1] for folder in self.folders}
-        return {run: labels["schedule"] for run, labels in described.items() if labels["schedule"]}
+        return {run.folder.path.name: run.labels["schedule"] for run in self.runs if run.labels["schedule"]}
+
+
+def load(*paths: Path | str, only: Sequence[str] = ()) -> Runs:
+    """The runs at or anywhere below the paths, as `Runs.read` takes them; what was left out is warned of."""
+    runs = Runs.read(paths, only)
+    for sentence in runs.left_out:
+        warnings.warn(sentence, stacklevel=2)
+    return runs
 
 
 def durability(records: Sequence[Record], schedule: Mapping[str, Any] | None) -> tuple[int | None, bool]:

@@ -14,6 +14,7 @@ from scipy.special import stdtrit
 from fedpoison.errors import ConfigError
 from fedpoison.report.frame import LASTS, METRICS, RUN_METRICS, Runs
 from fedpoison.report.grouping import without_references
+from fedpoison.report.remarks import remarks
 
 Format = Literal["text", "markdown", "latex", "csv", "json"]
 _CONFIDENCE = 0.95
@@ -58,9 +59,10 @@ class Pivot:
     columns: list[tuple[str, ...]]
     cells: list[list[Cell]]
     note: str
+    remarks: tuple[str, ...] = ()
 
     def render(self, form: Format, seeds: bool = False) -> Table | str:
-        """The table for a terminal (without its note), a document or a machine."""
+        """The table for a terminal (without its note and remarks), a document or a machine (without them too)."""
         heads = [*self.row_keys, *(", ".join(column) for column in self.columns)]
         body = [[*row, *(cell.text(seeds) for cell in cells)] for row, cells in zip(self.rows, self.cells, strict=True)]
         if form == "text":
@@ -71,9 +73,9 @@ class Pivot:
                 made.add_row(*map(escape, line))
             return made
         if form == "markdown":
-            return _markdown(heads, body, len(self.row_keys)) + f"\n\n{self.note}"
+            return "\n\n".join([_markdown(heads, body, len(self.row_keys)), self.note, *self.remarks])
         if form == "latex":
-            return _latex(heads, body, len(self.row_keys), self.note)
+            return _latex(heads, body, len(self.row_keys), [self.note, *self.remarks])
         return self._plain().write_csv() if form == "csv" else self._plain().write_json()
 
     def _plain(self) -> pl.DataFrame:
@@ -154,7 +156,7 @@ def pivot(
     parts = [] if set(chosen) <= set(RUN_METRICS) else [f"{what}{when}"]
     parts += [lasting] if "durability" in chosen else []
     spread = f", mean ± half of the 95 % t-interval over {count} seeds" if count > 1 else ""
-    return Pivot(tuple(rows), row_values, heads, cells, "; ".join(parts) + spread)
+    return Pivot(tuple(rows), row_values, heads, cells, "; ".join(parts) + spread, tuple(remarks(runs)))
 
 
 def _cell(part: pl.DataFrame, metric: str) -> Cell:
@@ -225,13 +227,13 @@ _TEX |= {"≥": r"$\geq$"}
 _TEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "…": r"\ldots{}"}
 
 
-def _latex(heads: list[str], body: list[list[str]], names: int, note: str) -> str:
+def _latex(heads: list[str], body: list[list[str]], names: int, notes: Sequence[str]) -> str:
     """A booktabs table; needs nothing but that package."""
 
     def row(cells: list[str]) -> str:
         return " & ".join("".join(_TEX.get(letter, letter) for letter in cell) for cell in cells) + r" \\"
 
-    caption = "".join(_TEX.get(letter, letter) for letter in note)
+    captions = ["% " + "".join(_TEX.get(letter, letter) for letter in note) for note in notes]
     lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{{'l' * names}{'r' * (len(heads) - names)}}}"]
-    lines += [r"\toprule", row(heads), r"\midrule", *map(row, body), r"\bottomrule", r"\end{tabular}", f"% {caption}"]
+    lines += [r"\toprule", row(heads), r"\midrule", *map(row, body), r"\bottomrule", r"\end{tabular}", *captions]
     return "\n".join(lines)

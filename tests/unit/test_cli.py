@@ -18,10 +18,11 @@ import pytest
 import tomli_w
 
 from fedpoison import __version__, cli
+from fedpoison.choice import parse_assignment
 from fedpoison.cli.list import KINDS
 from fedpoison.lookup import entries, left_out
 from fedpoison.records import RunFolder
-from fedpoison.sweep import load, parse_assignment
+from fedpoison.sweep import load
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("run", "list", "show", "plot", "check")

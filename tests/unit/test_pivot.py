@@ -141,7 +141,7 @@ def test_formats(results: Path, capsys: pytest.CaptureFixture[str], tmp_path: Pa
 def test_special_letters_do_not_break_latex_or_markdown() -> None:
     from fedpoison.report.pivot import _latex, _markdown
 
-    assert r"a\_b \& 50\% & 1 \\" in _latex(["k", "v"], [["a_b & 50%", "1"]], 1, "note")
+    assert r"a\_b \& 50\% & 1 \\" in _latex(["k", "v"], [["a_b & 50%", "1"]], 1, ["note"])
     assert r"x \| y" in _markdown(["k", "v"], [["x | y", "1"]], 1)
 
 

@@ -13,11 +13,12 @@ import tomli_w
 import torch
 
 from fedpoison import cli
+from fedpoison.choice import parse_assignment
 from fedpoison.errors import ConfigError
 from fedpoison.planning import plan
 from fedpoison.running import Job
 from fedpoison.simulation import build
-from fedpoison.sweep import load, parse_assignment
+from fedpoison.sweep import load
 from fedpoison.training import Plan, Task
 from fedpoison.watching import look
 

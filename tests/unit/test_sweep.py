@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from fedpoison.choice import parse_assignment
 from fedpoison.errors import ConfigError
-from fedpoison.sweep import Experiment, cells, load, parse_assignment, put
+from fedpoison.sweep import Experiment, cells, load, put
 
 ROOT = Path(__file__).parents[2]
 
