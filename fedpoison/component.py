@@ -25,6 +25,7 @@ class Component(BaseModel):
         if by_content(info):
             name = f"{self.entry.file_hash}:{self.entry.name}" if self.entry.file_hash else name
             options = {k: v for k, v in options.items() if k not in self.entry.places}
+            options |= {"revision": self.entry.revision} if self.entry.revision else {}
             options |= {k: fingerprint(options[k]) for k in self.entry.contents if k in options}
         return {"name": name, **options}
 

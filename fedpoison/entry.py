@@ -40,6 +40,7 @@ class Traits:
     places: tuple[str, ...] = ()
     contents: tuple[str, ...] = ()
     recipe: Any = None
+    revision: int = 0
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,8 @@ def _check_split(name: str, indices: list[NDArray[np.int64]], clients: int, samp
         raise ValueError(f"partition {name} made {len(indices)} shards for {clients} clients")
     empty = [client for client, index in enumerate(indices) if not len(index)]
     if empty:
-        raise ValueError(f"partition {name} left clients {empty} without samples")
+        shown = ", ".join(map(str, empty[:5])) + (", …" if len(empty) > 5 else "")
+        raise ValueError(f"partition {name} left {len(empty)} of {clients} clients without samples: {shown}")
     together = np.concatenate(indices)
     if together.min() < 0 or together.max() >= samples or len(np.unique(together)) != len(together):
         raise ValueError(f"partition {name} gave a sample twice, or one that is not among 0 to {samples - 1}")

@@ -221,9 +221,12 @@ def dataset(
     return _decorator("dataset", licence=licence, places=places, contents=contents, recipe=recipe)
 
 
-def partition(*, paper: str = "") -> Callable[[F], F]:
-    """Enter a way to split samples over clients: it returns one index array a client."""
-    return _decorator("partition", paper=paper)
+def partition(*, paper: str = "", revision: int = 0) -> Callable[[F], F]:
+    """Enter a way to split samples over clients: it returns one index array a client.
+
+    `revision`: how often what it makes of the same samples was changed; runs are told apart by it.
+    """
+    return _decorator("partition", paper=paper, revision=revision)
 
 
 def model() -> Callable[[F], F]:

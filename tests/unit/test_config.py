@@ -1,6 +1,7 @@
 """What a TOML may say, what is refused and how, and which runs share a folder."""
 
 import tomllib
+from dataclasses import replace
 from datetime import date
 from itertools import product
 from pathlib import Path
@@ -11,6 +12,7 @@ import tomli_w
 
 from fedpoison.config import Config, parse, read_toml
 from fedpoison.errors import ConfigError
+from fedpoison.lookup import entries
 from fedpoison.sweep import put
 
 MINIMAL = {"name": "t", "rounds": 3, "data": {"name": "digits"}}
@@ -437,6 +439,15 @@ CHANGES: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("key", "value"), CHANGES, ids=lambda v: str(v)[:30])
 def test_the_hash_changes_with_what_can_change_a_result(key: str, value: Any) -> None:
     assert parse(table(RICH, **{key.replace(".", "__"): value})).hash != parse(table(RICH)).hash
+
+
+def test_the_hash_changes_where_a_partition_was_revised(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, known = parse(table(RICH)), entries("partition")
+    name = before.data.partition.name
+    monkeypatch.setitem(known, name, replace(known[name], revision=known[name].revision + 1))
+    after = parse(table(RICH))
+    assert after.hash != before.hash
+    assert after.table() == before.table()
 
 
 def test_no_two_changes_have_the_same_hash() -> None:

@@ -142,6 +142,17 @@ def test_dirichlet_refuses_what_cannot_be(options: dict[str, float], message: st
         dirichlet(LABELS, 10, stream(), **options)
 
 
+@pytest.mark.parametrize("split", [dirichlet, quantity_skew])
+def test_draws_that_are_not_taken_make_no_shards(
+    split: Callable[..., list[np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(np, "split", lambda *given: made.append(1))
+    with pytest.raises(ValueError, match="in 1000 draws of 1000 samples over 500 clients"):
+        split(LABELS, 500, stream(), alpha=0.1)
+    assert not made
+
+
 # The others, each by what defines it
 
 
@@ -172,12 +183,20 @@ def test_label_sorted_gives_each_client_neighbouring_classes() -> None:
 
 
 @exactly
-@given(gamma=st.floats(0, 1), n_clients=st.integers(1, 30), seed=st.integers(0, 999))
+@given(gamma=st.floats(0, 1), n_clients=st.integers(1, 1000), seed=st.integers(0, 999))
 def test_gamma_similarity_deals_its_share_at_random(gamma: float, n_clients: int, seed: int) -> None:
     parts = gamma_similarity(LABELS, n_clients, stream(seed), gamma=gamma)
     assert_each_sample_once(parts, len(LABELS), n_clients)
     sizes = [len(part) for part in parts]
-    assert max(sizes) - min(sizes) <= 2
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("gamma", "end"), [(0.0, label_sorted), (1.0, iid)])
+def test_the_ends_of_gamma_are_sorted_and_iid(gamma: float, end: Callable[..., list[np.ndarray]]) -> None:
+    for mine, theirs in zip(
+        gamma_similarity(LABELS, 30, stream(), gamma=gamma), end(LABELS, 30, stream()), strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_gamma_is_between_sorted_and_iid() -> None:

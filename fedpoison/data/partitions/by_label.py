@@ -25,16 +25,19 @@ def label_sorted(labels: Indices, n_clients: int, rng: np.random.Generator) -> l
     return [np.sort(part) for part in np.array_split(_by_label(labels, rng.permutation(len(labels))), n_clients)]
 
 
-@partition(paper="arXiv:1910.06378")
+@partition(paper="arXiv:1910.06378", revision=1)
 def gamma_similarity(labels: Indices, n_clients: int, rng: np.random.Generator, *, gamma: Share = 0.5) -> list[Indices]:
     """Deal a share `gamma` of the samples out at random and cut the rest by label: 1 is `iid`, 0 `label_sorted`.
 
-    Karimireddy et al. 2020, who call it similarity in percent. Each client has its even part of both.
+    Karimireddy et al. 2020, who call it similarity in percent. Each client has its even part of both; what is over
+    of the rest is dealt on from where that of the first part ended, so that sizes differ by at most one.
     """
     check("gamma_similarity", len(labels), n_clients, 1)
     order = rng.permutation(len(labels))
     alike, rest = np.split(order, [half_up(gamma * len(labels))])
-    parts = np.array_split(alike, n_clients), np.array_split(_by_label(labels, rest), n_clients)
+    turn = (np.arange(n_clients) - len(alike)) % n_clients
+    sizes = len(rest) // n_clients + (turn < len(rest) % n_clients)
+    parts = np.array_split(alike, n_clients), np.split(_by_label(labels, rest), sizes.cumsum()[:-1])
     return [np.sort(np.concatenate(pair)) for pair in zip(*parts, strict=True)]
 
 

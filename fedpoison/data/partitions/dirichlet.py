@@ -27,13 +27,18 @@ def dirichlet(
     classes = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
     counts = np.array([[len(samples)] for samples in classes])
 
-    def draw() -> list[Indices]:
+    def draw() -> Indices:
         shares = rng.dirichlet(np.full(n_clients, alpha), len(classes))
-        cuts = np.floor(shares.cumsum(axis=1)[:, :-1] * counts).astype(np.int64)
-        pieces = [np.split(samples, cut) for samples, cut in zip(classes, cuts, strict=True)]
-        return [np.sort(np.concatenate(shard)) for shard in zip(*pieces, strict=True)]
+        cuts: Indices = np.floor(shares.cumsum(axis=1)[:, :-1] * counts).astype(np.int64)
+        return cuts
 
-    return enough(draw, min_samples, f"dirichlet with alpha = {alpha}")
+    def sizes(cuts: Indices) -> Indices:
+        found: Indices = np.diff(cuts, axis=1, prepend=0, append=counts).sum(axis=0)
+        return found
+
+    cuts = enough(draw, sizes, min_samples, f"dirichlet with alpha = {alpha}")
+    pieces = [np.split(samples, cut) for samples, cut in zip(classes, cuts, strict=True)]
+    return [np.sort(np.concatenate(shard)) for shard in zip(*pieces, strict=True)]
 
 
 @partition(paper="arXiv:1909.06335")
@@ -77,11 +82,15 @@ def quantity_skew(
     check("quantity_skew", len(labels), n_clients, min_samples)
     _check_alpha("quantity_skew", alpha, n_clients)
 
-    def draw() -> list[Indices]:
+    def draw() -> tuple[Indices, Indices]:
         cuts = np.floor(rng.dirichlet(np.full(n_clients, alpha)).cumsum()[:-1] * len(labels)).astype(np.int64)
-        return [np.sort(part) for part in np.split(rng.permutation(len(labels)), cuts)]
+        return cuts, rng.permutation(len(labels))
 
-    return enough(draw, min_samples, f"quantity_skew with alpha = {alpha}")
+    def sizes(drawn: tuple[Indices, Indices]) -> Indices:
+        return np.diff(drawn[0], prepend=0, append=len(labels))
+
+    cuts, order = enough(draw, sizes, min_samples, f"quantity_skew with alpha = {alpha}")
+    return [np.sort(part) for part in np.split(order, cuts)]
 
 
 def _check_alpha(name: str, alpha: float, n_clients: int) -> None:
