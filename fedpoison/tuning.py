@@ -3,17 +3,19 @@
     [tune]
     budget = 6                # settings tried a rule
     seeds = [100, 101]        # none of the experiment's own
+    metric = "accuracy"       # by which the best is chosen; loss, balanced_accuracy, auc, …
     [tune.options]            # a dotted key, or a rule's name and option, each with the values to try
     "clients.local.lr" = [0.02, 0.05, 0.1]
     "centered_clipping.tau" = [0.1, 1.0, 10.0]
 
 For each rule as many settings are drawn from the grid of the options that concern it; each is run in all of the rule's
-cells (under all attacks, say) with the tuning seeds, and the one with the best mean validation accuracy in the last
+cells (under all attacks, say) with the tuning seeds, and the one with the best mean metric of validation in the last
 round is taken. Then the experiment is run with its own seeds. The test set is looked at only there.
 """
 
 import copy
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,16 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedpoison.config import Config, parse, read_toml
 from fedpoison.errors import ConfigError
+from fedpoison.metrics import QUALITY, TWO_CLASSES, unknown, worth
+from fedpoison.records import RunFolder
 from fedpoison.runfiles import replace_file
 from fedpoison.running import Job
 from fedpoison.seeding import Stream
+from fedpoison.simulation import build
 from fedpoison.sweep import Experiment, load, put_all
 
-METRIC = "validation_accuracy"
 Setting = Mapping[str, Any]
 """Dotted keys of the configuration and the values that are tried."""
 
@@ -43,19 +47,33 @@ class Tune(BaseModel):
     budget: int = Field(ge=1)
     seeds: list[int] = Field(min_length=1)
     options: dict[str, list[Any]] = Field(min_length=1)
+    metric: str = "accuracy"
+
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, metric: str) -> str:
+        if problems := unknown([metric], QUALITY):
+            raise ValueError(*problems)
+        return metric
+
+    @property
+    def validated(self) -> str:
+        """What a record calls the metric on the validation set."""
+        return f"validation_{self.metric}"
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A rule's settings, each with its mean validation accuracy (None where no run got one), and the best of them."""
+    """A rule's settings, each with its mean metric of validation (None where a run has none), and the best of them."""
 
     rule: str
     scores: list[tuple[Setting, float | None]]
+    metric: str
 
     @property
     def best(self) -> tuple[Setting, float | None]:
-        """The setting of the highest score; the first of equal ones."""
-        return max(self.scores, key=lambda pair: -1.0 if pair[1] is None else pair[1])
+        """The setting of the best score; the first of equal ones."""
+        return max(self.scores, key=lambda pair: -math.inf if pair[1] is None else worth(self.metric, pair[1]))
 
 
 @dataclass(frozen=True)
@@ -79,17 +97,34 @@ class Tuning:
         return self._experiment(runs)
 
     def choose(self, job: Job) -> list[Tried]:
-        """What the finished trials say: each rule's settings by their mean validation accuracy in the last round."""
+        """What the finished trials say: each rule's settings by their mean metric of validation in the last round."""
         chosen = []
         for rule, cells in self.cells.items():
             scores: list[tuple[Setting, float | None]] = []
             for setting in self.settings[rule]:
                 runs = [run for cell in cells for run in self._runs(cell, setting, self.tune.seeds)]
-                last = [records[-1][METRIC] for run in runs if (records := job.folder(run).records())]
+                last = [self._score(job.folder(run)) for run in runs]
                 measured = [value for value in last if value is not None]
                 scores.append((setting, statistics.fmean(measured) if len(measured) == len(runs) else None))
-            chosen.append(Tried(rule, scores))
+            chosen.append(Tried(rule, scores, self.tune.metric))
         return chosen
+
+    def _score(self, folder: RunFolder) -> float | None:
+        records, validated = folder.records(), self.tune.validated
+        if records and validated not in records[-1]:
+            raise ConfigError([f"{folder.path} is of a version that did not measure {validated}: delete it"])
+        score: float | None = records[-1][validated] if records else None
+        return score
+
+    def check(self) -> None:
+        """ConfigError if the metric is for two classes and some of the data have another number."""
+        if self.tune.metric not in TWO_CLASSES:
+            return
+        for run in {json.dumps(run.table()["data"], sort_keys=True): run for run in self.experiment.runs}.values():
+            classes = build(run)[0].federation.dataset.n_classes
+            if classes != 2:
+                name = run.data.dataset.name
+                raise ConfigError([f"tune.metric: {self.tune.metric} is for two classes, and {name} has {classes}"])
 
     def final(self, tried: Sequence[Tried]) -> Experiment:
         """The experiment on its own seeds, each rule with its best setting."""
@@ -133,7 +168,8 @@ def load_tuning(source: Path, overrides: Mapping[str, Any] | None = None, only: 
     try:
         tune = Tune.model_validate(table.get("tune", {}))
     except ValidationError as error:
-        raise ConfigError([f"tune.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]) from None
+        said = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
+        raise ConfigError([f"tune.{place}: {message}" for place, message in said]) from None
     problems = []
     both = sorted({run.seed for run in experiment.runs} & set(tune.seeds))
     if both:
@@ -141,7 +177,7 @@ def load_tuning(source: Path, overrides: Mapping[str, Any] | None = None, only: 
             f"tune.seeds: {both} are seeds of the experiment too; a rule would be tuned on what it is shown on"
         )
     if not all(run.data.validation for run in experiment.runs):
-        problems.append("tuning goes by validation accuracy: set data.validation, such as 0.1")
+        problems.append(f"tuning goes by {tune.validated.replace('_', ' ')}: set data.validation, such as 0.1")
     empty = [key for key, values in tune.options.items() if not values]
     problems += [f"tune.options.{key}: at least one value is needed" for key in empty]
     if problems:

@@ -33,6 +33,8 @@ def table(
 
     fedpoison table results/quickstart --metric durability
 
+    fedpoison table results/quickstart --metric balanced_accuracy --metric damage_balanced_accuracy --at last5
+
     fedpoison table results/quickstart --rows defence.aggregator.name --cols threat.data.name --seeds
 
     Parameters
@@ -44,13 +46,15 @@ def table(
     cols
         The same for columns. The attack unless rows or cols are given.
     metric
-        What is shown; accuracy and attack success unless given. Besides the metrics of a round there is durability,
-        of a run: for how many rounds the attack lasted after it ended (≥: it outlasted the run).
+        What is shown; accuracy and attack success unless given. damage is of accuracy, damage_auc and the like of
+        another metric. Besides the metrics of a round there is durability, of a run: for how many rounds the attack
+        lasted after it ended (≥: it outlasted the run).
     only
         key=value, or rule=…, attack=…: take only these runs; may be repeated. rule=mine.py:mine@1 is an earlier version
         of a rule, @all every one.
     at
-        Which round of a run: last, best (by validation accuracy) or a number.
+        Which round of a run: last, best (by validation accuracy; best_auc and the like), a number, or last5 and the
+        like for the mean of the last five evaluations.
     seeds
         Show every seed's value too.
     format

@@ -15,19 +15,22 @@ def tune(
     *,
     set: Annotated[list[str] | None, Parameter(name=["--set", "-s"], negative=())] = None,
     only: Annotated[list[str] | None, Parameter(negative=())] = None,
+    metric: str | None = None,
     out: Path = Path("results"),
     jobs: int = 1,
 ) -> None:
     """Tune every rule with the same budget, on validation data and other seeds; then run the experiment so.
 
-    The TOML's [tune] table has the budget, the seeds and the options. The last and the best checkpoint (by validation
-    accuracy) are both reported, and the chosen settings written to tuned.toml beside the runs.
+    The TOML's [tune] table has the budget, the seeds and the options. The last and the best checkpoint (by the same
+    metric of validation) are both reported, and the chosen settings written to tuned.toml beside the runs.
 
     Examples:
 
     fedpoison tune experiments/tuning.toml
 
     fedpoison tune experiments/tuning.toml --jobs 2 --set tune.budget=3
+
+    fedpoison tune experiments/tuning.toml --metric balanced_accuracy
 
     Parameters
     ----------
@@ -37,6 +40,9 @@ def tune(
         key=value, as for `fedpoison run`.
     only
         Cells, as for `fedpoison run`.
+    metric
+        By which settings are chosen, on validation data: accuracy, loss, balanced_accuracy, or for two classes auc,
+        average_precision, rare_recall (of the rarer class), rare_f1. As tune.metric says unless given.
     out
         The folder for results.
     jobs
@@ -55,9 +61,12 @@ def tune(
     if jobs < 1:
         raise ConfigError([f"--jobs must be at least 1, it is {jobs}"])
     console = output()
-    tuning = load_tuning(experiment, dict(map(parse_assignment, set or [])), only or ())
+    overrides = dict(map(parse_assignment, set or [])) | ({"tune.metric": metric} if metric else {})
+    tuning = load_tuning(experiment, overrides, only or ())
+    metric = tuning.tune.metric
     trials = Job(tuning.trials(), out)
     trials.check()
+    tuning.check()
     counts = ", ".join(f"{rule} {len(settings)}" for rule, settings in tuning.settings.items())
     console.print(
         f"{tuning.experiment.name}: {len(trials.configs)} runs to tune with, on seeds {tuning.tune.seeds}; settings a "
@@ -77,7 +86,7 @@ def tune(
         failures = final.start(progress.watch, jobs)
     if failures:
         raise RunError(failures)
-    made = Table(title="chosen by validation accuracy", title_justify="left")
+    made = Table(title=f"chosen by {tuning.tune.validated.replace('_', ' ')}", title_justify="left")
     for head in ("rule", "setting", "tried", "validation"):
         made.add_column(head)
     for one in tried:
@@ -85,8 +94,9 @@ def tune(
         made.add_row(one.rule, _listed(setting), str(len(one.scores)), "–" if score is None else f"{score:.3f}")
     console.print(made)
     runs = Runs.read([final.folder(config).path for config in final.configs])
-    for at in ("last", "best"):
-        results = pivot(runs, ["rule"], ["attack"], at=at, tuned=True)
+    shown, best = ((), "best") if metric == "accuracy" else ((metric,), f"best_{metric}")
+    for at in ("last", best):
+        results = pivot(runs, ["rule"], ["attack"], shown, at=at, tuned=True)
         console.print(results.note, markup=False, soft_wrap=True)
         console.print(results.render("text"))
     print(f"the settings are in {written}")

@@ -19,10 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedpoison.errors import ConfigError
-from fedpoison.report.frame import METRICS, Runs
+from fedpoison.metrics import METRICS, MODEL, unknown
+from fedpoison.report.frame import Runs
 from fedpoison.report.grouping import grouped
 
-_SHARES = {"accuracy", "attack_success", "asr", "asr_untriggered", "target_success", "clean_accuracy", "clean_success"}
+_SUCCESSES = {"attack_success", "asr", "asr_untriggered", "target_success", "clean_success"}
+_LEVELS = {f"{of}{name}" for name in MODEL if name != "loss" for of in ("", "clean_")}
 _CLEAN = "mean, no attack"
 _TITLE = 36
 """Characters in a line of a panel's title."""
@@ -38,9 +40,8 @@ def plot(runs: Runs, out: Path, metrics: Sequence[str] = ()) -> Path:
     highest. ConfigError for an unknown metric or format, or one that these runs did not measure.
     """
     frame = grouped(runs)
-    unknown = [m for m in metrics if m not in METRICS]
-    if unknown:
-        raise ConfigError([f"there is no metric {m!r}; there are {', '.join(METRICS)}" for m in unknown])
+    if problems := unknown(metrics, METRICS):
+        raise ConfigError(problems)
     if out.suffix not in _FORMATS:
         raise ConfigError([f"figures are saved as {', '.join(_FORMATS)}, not {out.name!r}"])
     chosen = metrics or [m for m in ("accuracy", "attack_success") if frame[m].is_not_null().any()]
@@ -80,15 +81,17 @@ def draw(frame: pl.DataFrame, metrics: Sequence[str], schedules: Mapping[str, Ma
                 _line(ax, part.filter(pl.col("line") == line), metric, styles[line])
             if not ax.lines:
                 ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center", color="0.5")
-            if metric == "accuracy":
-                _reference(ax, part)
+            if metric in MODEL:
+                _reference(ax, part, metric)
             if row == 0:
                 ax.set_title(titles[number])
             if row == len(metrics) - 1:
                 ax.set_xlabel("round")
             if column == 0:
                 ax.set_ylabel(metric.replace("_", " "))
-            if metric in _SHARES:
+            if metric in _SUCCESSES:
+                ax.set_ylim(-0.02, 1.02)
+            elif metric in _LEVELS:
                 ax.set_ylim(*_limits(frame, metric))
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     for ax in axes.flat:
@@ -98,11 +101,10 @@ def draw(frame: pl.DataFrame, metrics: Sequence[str], schedules: Mapping[str, Ma
 
 
 def _limits(frame: pl.DataFrame, metric: str) -> tuple[float, float]:
-    """0 to 1 for a share; accuracies from the tenth below the lowest, or they all lie in a thin strip."""
-    if metric not in ("accuracy", "clean_accuracy"):
-        return -0.02, 1.02
+    """From the tenth below the lowest of the model's shares to that above the highest, or all lie in a thin strip."""
     values = frame[metric].drop_nulls().to_list()
-    values += frame.filter(pl.col("rule") == "mean")["clean_accuracy"].drop_nulls().to_list()
+    if metric in MODEL:
+        values += frame.filter(pl.col("rule") == "mean")[f"clean_{metric}"].drop_nulls().to_list()
     return math.floor(10 * min(values)) / 10, math.ceil(10 * max(values) + 0.2) / 10
 
 
@@ -124,14 +126,14 @@ def _line(ax: Axes, runs: pl.DataFrame, metric: str, style: dict[str, Any]) -> N
         ax.fill_between(over["round"], over["low"], over["high"], color=style["color"], alpha=0.15, linewidth=0)
 
 
-def _reference(ax: Axes, part: pl.DataFrame) -> None:
+def _reference(ax: Axes, part: pl.DataFrame, metric: str) -> None:
     """The plain mean without an attack, where it was run."""
-    clean = part.filter(pl.col("rule") == "mean").drop_nulls("clean_accuracy")
+    clean = part.filter(pl.col("rule") == "mean").drop_nulls(f"clean_{metric}")
     if len(clean):
-        over = clean.group_by("round").agg(pl.col("clean_accuracy").mean()).sort("round")
+        over = clean.group_by("round").agg(pl.col(f"clean_{metric}").mean()).sort("round")
         ax.plot(
             over["round"],
-            over["clean_accuracy"],
+            over[f"clean_{metric}"],
             color="0.45",
             linewidth=0.9,
             linestyle=(0, (1, 1)),

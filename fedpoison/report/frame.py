@@ -11,31 +11,14 @@ import polars as pl
 
 from fedpoison.dotted import flatten
 from fedpoison.errors import ConfigError
+from fedpoison.metrics import DAMAGE, DETECTION, METRICS, MODEL, SCORES, SPREAD, worth
 from fedpoison.report.versions import Told, told
 from fedpoison.runfiles import RunFiles
 from fedpoison.schedule import last_round
 from fedpoison.vocabulary import PHASES, Record
 
-SCORES = (
-    *("accuracy", "loss", "asr", "asr_untriggered", "target_success", "distance_to_honest_mean", "kappa"),
-    *("validation_accuracy", "validation_loss", "client_accuracy", "worst_decile_accuracy"),
-    *("source_recall", "heterogeneity", "angle_to_honest_mean", "rejection_skew"),
-)
-DETECTION = ("precision", "recall", "f1", "false_positive_rate", "malicious_weight", "auroc")
-_FLOATS = (
-    *SCORES,
-    "attack_success",
-    *DETECTION,
-    *(f"seconds_{phase}" for phase in PHASES),
-    "clean_accuracy",
-    "clean_success",
-    "damage",
-)
+_FLOATS = (*METRICS, *(f"seconds_{phase}" for phase in PHASES))
 _NAMES = ("run", "name", "rule", "attack")
-METRICS = ("accuracy", "attack_success", *SCORES[1:], *DETECTION, "clean_accuracy", "clean_success", "damage")
-"""What can be plotted; attack_success is asr, or target_success where there is no trigger."""
-RUN_METRICS = ("durability",)
-"""What a run as a whole has one of."""
 LASTS = 0.5
 """The attack success above which an attack counts as there."""
 
@@ -82,7 +65,8 @@ class Runs:
 
         `rule` is the aggregator with its pre-aggregators before it, `attack` the data and update attack or none.
         Every dotted key of the configuration in which the runs differ is a column too. `damage` is the paired
-        clean run's accuracy less this one's, where that run is among the folders' neighbours.
+        clean run's accuracy less this one's, where that run is among the folders' neighbours; `damage_auc` and the
+        like by how much another metric of the model is worse.
         """
         flat = [flatten(run.config) for run in self.runs]
         differing = _differing(flat)
@@ -165,21 +149,26 @@ def durability(records: Sequence[Record], schedule: Mapping[str, Any] | None) ->
 
 
 def _row(record: Record, clean: Record | None) -> dict[str, Any]:
-    both = clean is not None and clean["accuracy"] is not None and record["accuracy"] is not None
+    other = clean or {}
     return {
         "round": record["round"],
-        **{name: record.get(name) for name in SCORES},  # runs of older versions have fewer
+        **{name: record.get(name) for name in (*SCORES, *SPREAD)},  # runs of older versions have fewer
         "attack_success": _success(record),
-        **{name: record["detection"][name] for name in DETECTION},
+        **{name: record["detection"][recorded] for name, recorded in DETECTION.items()},
         "malicious": len(record["malicious"]),
         "over_budget": record["over_budget"],
         "skipped": record["skipped"],
         "events": len(record["events"]),
         **{f"seconds_{phase}": record["seconds"][phase] for phase in PHASES},
-        "clean_accuracy": clean["accuracy"] if clean else None,
+        **{f"clean_{name}": other.get(name) for name in MODEL},
         "clean_success": _success(clean) if clean else None,
-        "damage": clean["accuracy"] - record["accuracy"] if clean and both else None,
+        **{damage: _worse_by(name, record.get(name), other.get(name)) for damage, name in DAMAGE.items()},
     }
+
+
+def _worse_by(name: str, value: float | None, clean: float | None) -> float | None:
+    """How much worse a metric of the model is than in the clean run; None where either was not measured."""
+    return None if value is None or clean is None else worth(name, clean) - worth(name, value)
 
 
 def _success(record: Record) -> float | None:

@@ -12,7 +12,8 @@ from rich.table import Table
 from scipy.special import stdtrit
 
 from fedpoison.errors import ConfigError
-from fedpoison.report.frame import LASTS, METRICS, RUN_METRICS, Runs
+from fedpoison.metrics import METRICS, RUN_METRICS, SCORES, TWO_CLASSES, VALIDATION, unknown, worth
+from fedpoison.report.frame import LASTS, Runs
 from fedpoison.report.grouping import without_references
 from fedpoison.report.remarks import remarks
 
@@ -107,7 +108,8 @@ def pivot(
 ) -> Pivot:
     """Arrange runs by keys of theirs: `rule`, `attack`, or any dotted key of the configuration.
 
-    `at`: "last", "best" (the round with the highest validation accuracy, the first of them) or a round's number.
+    `at`: "last"; "best", the round with the highest validation accuracy, the first of them; "best_auc" or the like, by
+    another metric of validation; "last5" or the like, the mean of the last five evaluations; or a round's number.
     ConfigError for an unknown key or metric, for what was not measured, and for runs that fall into one cell though
     they differ in more than the seed. `tuned`: each rule has settings of its own, so these may differ.
     """
@@ -124,7 +126,7 @@ def pivot(
         for k in keys
         if k not in known and k not in same
     ]
-    problems += [f"there is no metric {m!r}; there are {', '.join(there_are)}" for m in metrics if m not in there_are]
+    problems += unknown(metrics, there_are)
     if problems:
         raise ConfigError(problems)
     frame = frame.with_columns(pl.lit(same[key]).alias(key) for key in keys if key not in known)
@@ -150,10 +152,9 @@ def pivot(
     if len(chosen) == 1 and columns:
         heads = list(column_values)
     count = last["seed"].n_unique()
-    when = {"last": "the last round", "best": "the round of the best validation accuracy"}.get(at, f"round {at}")
-    what = f"{chosen[0].replace('_', ' ')} in " if len(chosen) == 1 else "in "
+    what = f"{chosen[0].replace('_', ' ')} {_when(at)}" if len(chosen) == 1 else _when(at)
     lasting = f"durability: rounds after the attack's last one until its success is no longer above {LASTS}"
-    parts = [] if set(chosen) <= set(RUN_METRICS) else [f"{what}{when}"]
+    parts = [] if set(chosen) <= set(RUN_METRICS) else [what]
     parts += [lasting] if "durability" in chosen else []
     spread = f", mean ± half of the 95 % t-interval over {count} seeds" if count > 1 else ""
     return Pivot(tuple(rows), row_values, heads, cells, "; ".join(parts) + spread, tuple(remarks(runs)))
@@ -176,22 +177,58 @@ def _order(values: tuple[str, ...]) -> list[tuple[int, float, str]]:
     return ranks
 
 
+_BEST = {"best" if name == "accuracy" else f"best_{name}": validated for validated, name in VALIDATION.items()}
+"""What --at calls the round in which a metric of validation is best."""
+
+
 def _at(frame: pl.DataFrame, at: str) -> pl.DataFrame:
-    """The one round of each run that is told of."""
+    """A row a run: the one round that is told of, or the mean of several."""
     if at == "last":
         return frame.filter(pl.col("round") == pl.col("round").max().over("run"))
-    if at == "best":
-        measured = frame.drop_nulls("validation_accuracy")
-        if measured["run"].n_unique() < frame["run"].n_unique():
-            raise ConfigError(["the best round is that of the best validation accuracy: set data.validation"])
-        best = measured.filter(pl.col("validation_accuracy") == pl.col("validation_accuracy").max().over("run"))
-        return best.filter(pl.col("round") == pl.col("round").min().over("run"))
+    if at in _BEST:
+        return _best(frame, _BEST[at])
+    if at.startswith("last") and at[4:].isdigit() and int(at[4:]):
+        return _mean_of_last(frame, int(at[4:]))
     if not at.isdigit():
-        raise ConfigError([f"--at takes last, best or a round's number, not {at!r}"])
+        raise ConfigError([f"--at takes last, {', '.join(_BEST)}, last5 or a round's number, not {at!r}"])
     found = frame.filter(pl.col("round") == int(at))
     if not len(found):
         raise ConfigError([f"no run has a round {at}"])
     return found
+
+
+def _when(at: str) -> str:
+    """The same in words."""
+    if at in _BEST:
+        return f"in the round of the best {_BEST[at].replace('_', ' ')}"
+    if at == "last":
+        return "in the last round"
+    return f"in round {at}" if at.isdigit() else f"as the mean of the last {at[4:]} evaluations"
+
+
+def _best(frame: pl.DataFrame, validated: str) -> pl.DataFrame:
+    """The first of the rounds in which a metric of validation is best."""
+    measured = frame.drop_nulls(validated)
+    if measured["run"].n_unique() < frame["run"].n_unique():
+        hint = " and data of two classes" if VALIDATION[validated] in TWO_CLASSES else ""
+        wanted = validated.replace("_", " ")
+        raise ConfigError([f"the best round is that of the best {wanted}: set data.validation{hint}"])
+    turned = pl.col(validated) * worth(VALIDATION[validated], 1.0)
+    best = measured.filter(turned == turned.max().over("run"))
+    return best.filter(pl.col("round") == pl.col("round").min().over("run"))
+
+
+def _mean_of_last(frame: pl.DataFrame, count: int) -> pl.DataFrame:
+    """The mean of the last evaluations; of what an evaluation gives, none where one of them gave none."""
+    evaluated = frame.drop_nulls("accuracy").sort("round")
+    kept = evaluated.group_by("run", maintain_order=True).tail(count)
+    fewest = min([0] if kept["run"].n_unique() < frame["run"].n_unique() else kept.group_by("run").len()["len"])
+    if fewest < count:
+        raise ConfigError([f"--at last{count} is the mean of {count} evaluations, and a run has {fewest}"])
+    whole = {name: pl.col(name).is_not_null().all() for name in ("attack_success", *SCORES)}
+    means = [pl.when(whole.get(name, True)).then(pl.col(name).mean()).alias(name) for name in METRICS]
+    others = [pl.col(name).last() for name in frame.columns if name not in {*METRICS, "run"}]
+    return kept.group_by("run", maintain_order=True).agg(*others, *means)
 
 
 def _check_alike(last: pl.DataFrame, keys: list[str], settings: list[str]) -> None:

@@ -10,11 +10,12 @@ from fedpoison.report.grouping import grouped
 
 _COLUMNS = {
     "accuracy": "accuracy",
+    "auc": "AUC",
     "damage": "damage",
     "attack_success": "attack success",
     "clean_success": "of the clean model",
     "asr_untriggered": "without trigger",
-    "f1": "detection F1",
+    "detection_f1": "detection F1",
 }
 
 

@@ -449,11 +449,11 @@ MUTANTS = [
     (
         "the best round is chosen on the test set",
         "report/pivot.py",
-        'pl.col("validation_accuracy").max().over("run")',
-        'pl.col("accuracy").max().over("run")',
+        "turned = pl.col(validated)",
+        "turned = pl.col(VALIDATION[validated])",
         PIVOT,
     ),
-    ("tuning looks at the test set", "tuning.py", 'METRIC = "validation_accuracy"', 'METRIC = "accuracy"', TUNING),
+    ("tuning looks at the test set", "tuning.py", 'return f"validation_{self.metric}"', "return self.metric", TUNING),
     ("tuning takes the worst", "tuning.py", "return max(self.scores", "return min(self.scores", TUNING),
     ("the interval is a standard deviation", "report/pivot.py", " / math.sqrt(n)", "", PIVOT),
     (
@@ -489,8 +489,8 @@ MUTANTS = [
     (
         "the worst decile is the worst client",
         "evaluation.py",
-        "worst = accuracies[: -(-len(accuracies) // 10)]",
-        "worst = accuracies[:1]",
+        "worst = sorted(values)[: -(-len(values) // 10)]",
+        "worst = sorted(values)[:1]",
         FEDERATION,
     ),
     (

@@ -1,15 +1,19 @@
 """Evaluation against nets whose predictions are known."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 import torch
+from sklearn import metrics as sk
 from torch import Tensor, nn
 
 from fedpoison import parallel
 from fedpoison.data import Dataset
 from fedpoison.evaluation import Evaluator, Scores
+from fedpoison.federation import Shard
 from fedpoison.lookup import find
+from fedpoison.metrics import QUALITY, SCORES
 from fedpoison.models.vector import flatten
 from fedpoison.poisoning import aim_of
 
@@ -73,6 +77,88 @@ def test_a_loss_that_is_not_finite_is_left_out(scale: float) -> None:
 
 def test_a_huge_loss_is_kept() -> None:
     assert scores_of(samples((0, 0), (1, 2)), scale=1e38).loss == pytest.approx(0.45e38, rel=1e-6)
+
+
+class Given(nn.Module):
+    """Logits that are the samples; one parameter scales them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, samples: Tensor) -> Tensor:
+        return self.scale * samples
+
+
+def graded(seed: int, samples: int = 40) -> tuple[Tensor, Tensor]:
+    """Logits of two classes with many ties, and labels, of which few are 1."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(samples, generator=rng) < 0.25).long()
+    return torch.randint(4, (samples, 2), generator=rng) + 0.5 * labels[:, None] * torch.tensor([0.0, 1.0]), labels
+
+
+@pytest.mark.parametrize("rare", [0, 1])
+def test_the_quality_of_two_classes_is_scikit_learns(rare: int) -> None:
+    for seed in range(20):
+        logits, labels = graded(seed)
+        logits, labels = (logits, labels) if rare else (logits.flip(1), 1 - labels)
+        scores = Evaluator(Given(), Dataset(logits, labels, logits, labels, 2), None)(torch.ones(1))
+        predicted, odds = logits.argmax(dim=1), logits[:, rare] - logits[:, 1 - rare]
+        assert scores.balanced_accuracy == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
+        assert scores.auc == pytest.approx(sk.roc_auc_score(labels == rare, odds))
+        assert scores.average_precision == pytest.approx(sk.average_precision_score(labels == rare, odds))
+        assert scores.rare_recall == pytest.approx(sk.recall_score(labels, predicted, pos_label=rare))
+        assert scores.rare_f1 == pytest.approx(sk.f1_score(labels, predicted, pos_label=rare))
+
+
+def test_the_rarer_class_is_that_of_the_training_data_and_of_equal_ones_the_second() -> None:
+    logits, labels = graded(0)
+    for train, rare in ((torch.tensor([0, 1, 1]), 0), (torch.tensor([0, 0, 1]), 1), (torch.tensor([0, 1]), 1)):
+        scores = Evaluator(Given(), Dataset(logits[: len(train)], train, logits, labels, 2), None)(torch.ones(1))
+        assert scores.rare_recall == scores.per_class_recall[rare]
+
+
+def test_three_classes_have_a_balanced_accuracy_alone() -> None:
+    scores = scores_of(samples((0, 0), (0, 1), (1, 1), (3, 2)))
+    assert scores.balanced_accuracy == pytest.approx((0.5 + 1 + 0) / 3)
+    assert (scores.auc, scores.average_precision, scores.rare_recall, scores.rare_f1) == (None,) * 4
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_where_a_class_is_missing_nothing_is_said_of_two(label: int) -> None:
+    logits, labels = graded(0)
+    there = labels == label
+    scores = Evaluator(Given(), Dataset(logits, labels, logits[there], labels[there], 2), None)(torch.ones(1))
+    assert (scores.auc, scores.average_precision, scores.rare_recall, scores.rare_f1) == (None,) * 4
+    assert scores.balanced_accuracy == scores.accuracy
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), float("-inf")])
+def test_odds_that_are_no_numbers_have_no_auc(scale: float) -> None:
+    logits, labels = graded(0)
+    shard = Shard(logits, labels, torch.arange(len(labels)))
+    evaluator = Evaluator(Given(), Dataset(logits, labels, logits, labels, 2), None, shard, [shard])
+    scores = evaluator(torch.tensor([scale]))
+    assert scores.auc is scores.average_precision is scores.validation_auc is scores.client_auc is None
+    assert scores.balanced_accuracy is not None
+
+
+def test_validation_and_clients_have_the_same_metrics() -> None:
+    logits, labels = graded(1, 90)
+    data = Dataset(logits, labels, logits[:30], labels[:30], 2)
+    held = [torch.arange(30 + 12 * i, 42 + 12 * i) for i in range(4)] + [(labels == 0).nonzero().flatten()[:5]]
+    shards = [Shard(logits, labels, index) for index in held]
+    scores = Evaluator(Given(), data, None, Shard(logits, labels, torch.arange(30)), shards)(torch.ones(1))
+    for name in QUALITY:
+        assert getattr(scores, f"validation_{name}") == getattr(scores, name) is not None
+    odds = logits[:, 1] - logits[:, 0]
+    aucs = [sk.roc_auc_score(labels[index], odds[index]) for index in held[:4]]  # the fifth has one class
+    assert scores.client_auc == pytest.approx(sum(aucs) / 4)
+    assert scores.worst_decile_auc == pytest.approx(min(aucs))
+
+
+def test_every_score_has_a_name_that_tables_know() -> None:
+    assert {field.name for field in fields(Scores)} - {"per_class_recall"} == set(SCORES)
 
 
 def test_asr_leaves_out_samples_of_the_target_class() -> None:

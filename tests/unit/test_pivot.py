@@ -8,12 +8,14 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from fedpoison import cli
 from fedpoison.errors import ConfigError
+from fedpoison.metrics import METRICS
 from fedpoison.report.frame import Runs, durability
-from fedpoison.report.pivot import Cell, pivot
+from fedpoison.report.pivot import Cell, _at, pivot
 from fedpoison.running import Job
 from fedpoison.sweep import load
 
@@ -71,7 +73,7 @@ def test_a_round_can_be_chosen(results: Path) -> None:
         assert cell.values == tuple(values(results, row[0], float(row[1]), round=1))
     with pytest.raises(ConfigError, match="no run has a round 9"):
         pivot(runs, ["rule"], ["clients.local.lr"], at="9")
-    with pytest.raises(ConfigError, match="--at takes last, best or a round's number, not 'first'"):
+    with pytest.raises(ConfigError, match=r"--at takes last, best, .* last5 or a round's number, not 'first'"):
         pivot(runs, ["rule"], ["clients.local.lr"], at="first")
 
 
@@ -87,6 +89,72 @@ def test_the_best_round_is_that_of_the_best_validation(results: Path) -> None:
         ]
         expected = [max(((v[i], -r, t[i]) for r, (v, t) in enumerate(by_round)))[2] for i in range(3)]
         assert cell.values == tuple(expected)
+
+
+def test_the_best_round_can_be_that_of_another_metric(results: Path) -> None:
+    made = pivot(Runs.read([results]), ["rule", "clients.local.lr"], [], ["accuracy"], at="best_loss")
+    for row, (cell,) in zip(made.rows, made.cells, strict=True):
+        rounds = [values(results, row[0], float(row[1]), "validation_loss", r) for r in (1, 2, 3)]
+        accuracies = [values(results, row[0], float(row[1]), "accuracy", r) for r in (1, 2, 3)]
+        lowest = [min(range(3), key=lambda i, seed=seed: rounds[i][seed]) for seed in range(3)]
+        assert cell.values == tuple(accuracies[i][seed] for seed, i in enumerate(lowest))
+    assert made.note.startswith("accuracy in the round of the best validation loss")
+    with pytest.raises(ConfigError, match=r"set data\.validation and data of two classes"):
+        pivot(Runs.read([results]), ["rule"], ["clients.local.lr"], at="best_auc")
+
+
+def test_the_mean_of_the_last_evaluations(results: Path) -> None:
+    runs = Runs.read([results])
+    for metric in ("accuracy", "detection_false_positive_rate", "damage"):
+        assert metric in runs.frame().columns
+    made = pivot(runs, ["rule", "clients.local.lr"], [], ["accuracy"], at="last2")
+    for row, (cell,) in zip(made.rows, made.cells, strict=True):
+        two, three = (values(results, row[0], float(row[1]), round=r) for r in (2, 3))
+        assert cell.values == pytest.approx([(a + b) / 2 for a, b in zip(two, three, strict=True)])
+    assert made.note.startswith("accuracy as the mean of the last 2 evaluations")
+    last = pivot(runs, ["rule", "clients.local.lr"], [], at="last1")
+    assert last.cells == pivot(runs, ["rule", "clients.local.lr"], []).cells
+    with pytest.raises(ConfigError, match="--at last5 is the mean of 5 evaluations, and a run has 3"):
+        pivot(runs, ["rule"], ["clients.local.lr"], at="last5")
+
+
+def frame_of(*accuracies: float | None, loss: float | None = 1.0) -> pl.DataFrame:
+    """A run's rounds, of which some were not evaluated; in the last one the loss is as given, in others 1."""
+    rows = [
+        {"run": "a", "seed": 0, "rule": "mean", "round": i, **dict.fromkeys(METRICS), "accuracy": a, "loss": a and 1.0}
+        for i, a in enumerate(accuracies, 1)
+    ]
+    rows[-1]["loss"] = loss
+    return pl.DataFrame(rows, schema_overrides=dict.fromkeys(METRICS, pl.Float64))
+
+
+def test_last_counts_evaluations_not_rounds_and_hides_nothing() -> None:
+    (row,) = _at(frame_of(0.1, None, 0.2, None, 0.5, None), "last2").rows(named=True)
+    assert row["accuracy"] == pytest.approx(0.35)
+    assert row["rule"] == "mean"
+    (row,) = _at(frame_of(0.1, 0.2, loss=None), "last2").rows(named=True)
+    assert row["accuracy"] == pytest.approx(0.15)
+    assert row["loss"] is None  # of which one evaluation had none
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("recall", "called detection_recall now; the model's own is rare_recall"),
+        ("precision", "precision is of the detection of attackers, and called detection_precision now"),
+        ("f1", "called detection_f1 now; the model's own is rare_f1"),
+        ("auroc", "called detection_auroc now; the model's own is auc"),
+        ("false_positive_rate", "called detection_false_positive_rate now"),
+        ("damage_accuracy", "damage_accuracy is called damage"),
+    ],
+)
+def test_a_name_of_before_is_answered_with_the_new_one(
+    name: str, sentence: str, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["table", str(results), "--metric", name]) == 2
+    assert sentence in capsys.readouterr().err
+    assert cli.main(["plot", str(results), "--metric", name]) == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_best_needs_validation(tmp_path: Path) -> None:

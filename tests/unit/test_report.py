@@ -263,8 +263,8 @@ def test_plot_refuses_an_unknown_format_with_the_known_ones(name: str, swept: Ru
 
 def test_plot_refuses_what_was_not_measured(swept: Runs, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        plot(swept, tmp_path / "a.png", ["asr", "accuracy", "f1"])
-    assert caught.value.problems == ["these runs have no asr", "these runs have no f1"]
+        plot(swept, tmp_path / "a.png", ["asr", "accuracy", "detection_f1"])
+    assert caught.value.problems == ["these runs have no asr", "these runs have no detection_f1"]
 
 
 @pytest.mark.parametrize("rounds", [1, 2])
@@ -300,13 +300,14 @@ def frame(
             "attack_success": 0.5,
             "loss": 1.0 / number,
             "clean_accuracy": clean,
+            "clean_loss": None,
         }
         for panel in panels
         for line in lines
         for seed in range(seeds)
         for number in range(1, rounds + 1)
     ]
-    return pl.DataFrame(rows, schema_overrides={"clean_accuracy": pl.Float64})
+    return pl.DataFrame(rows, schema_overrides=dict.fromkeys(("clean_accuracy", "clean_loss"), pl.Float64))
 
 
 @pytest.fixture
@@ -485,11 +486,11 @@ def test_no_text_is_cut_off_or_overlaps(panels: list[str], lines: list[str], sty
 def test_many_panels_are_wrapped_and_none_is_lost(panels: int, shape: tuple[int, int]) -> None:
     rows = [
         {"panel": f"p{p:02}", "line": "mean", "rule": "mean", "seed": 0, "run": "r", "round": r, "clean_accuracy": None}
-        | {"accuracy": 0.5 + p / 100, "loss": float(p)}
+        | {"accuracy": 0.5 + p / 100, "loss": float(p), "clean_loss": None}
         for p in range(panels)
         for r in (1, 2)
     ]
-    frame = pl.DataFrame(rows, schema_overrides={"clean_accuracy": pl.Float64})
+    frame = pl.DataFrame(rows, schema_overrides=dict.fromkeys(("clean_accuracy", "clean_loss"), pl.Float64))
     figure = draw(frame, ["accuracy", "loss"], {})
     axes = [ax for ax in figure.axes if ax.get_visible()]
     assert len(figure.axes) == shape[0] * shape[1]

@@ -204,7 +204,7 @@ def test_what_was_not_measured_is_null(compared: Runs) -> None:
     for metric in ("accuracy", "asr", "clean_accuracy", "damage", "attack_success", "clean_success"):
         assert frame.filter(pl.col(metric).is_null())["round"].unique().sort().to_list() == [1, 3]
     assert frame["target_success"].is_null().all()
-    assert frame.filter(pl.col("rule") == "mean")["precision"].is_null().all()
+    assert frame.filter(pl.col("rule") == "mean")["detection_precision"].is_null().all()
 
 
 def test_attack_success_is_asr_or_what_the_flip_wants(compared: Runs, tmp_path: Path) -> None:

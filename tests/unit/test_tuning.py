@@ -76,6 +76,26 @@ def test_the_setting_with_the_best_validation_is_taken_and_the_test_set_never_se
     assert [tried.best for tried in tuning.choose(job)] != before
 
 
+@pytest.mark.parametrize("metric", ["loss", "balanced_accuracy"])
+def test_settings_can_be_chosen_by_another_metric(metric: str, tmp_path: Path) -> None:
+    tuning = load_tuning(file(tmp_path), {"tune.metric": metric})
+    job = Job(tuning.trials(), tmp_path)
+    job.start()
+    (mean,) = [tried for tried in tuning.choose(job) if tried.rule == "mean"]
+    scores = [score for _, score in mean.scores if score is not None]
+    assert len(scores) == 2
+    assert mean.best[1] == (min if metric == "loss" else max)(scores)
+    last = {run.hash: job.folder(run).records()[-1] for run in job.configs if run.defence.rule == "mean"}
+    assert sum(scores) / 2 == pytest.approx(sum(record[f"validation_{metric}"] for record in last.values()) / len(last))
+
+
+def test_a_metric_of_two_classes_needs_two(tmp_path: Path) -> None:
+    load_tuning(file(tmp_path), {"tune.metric": "loss"}).check()
+    with pytest.raises(ConfigError, match=r"tune\.metric: auc is for two classes, and digits has 10"):
+        load_tuning(file(tmp_path), {"tune.metric": "auc"}).check()
+    load_tuning(file(tmp_path, data={"name": "breast_cancer", "validation": 0.1}), {"tune.metric": "auc"}).check()
+
+
 def test_the_score_is_the_mean_over_attacks_and_seeds(tmp_path: Path) -> None:
     tuning = load_tuning(file(tmp_path, tune={**TABLE["tune"], "seeds": [7, 8]}))
     job = Job(tuning.trials(), tmp_path)
@@ -118,6 +138,10 @@ def test_the_command_tunes_runs_and_writes_what_can_be_run_again(
         ({"tune": {**TABLE["tune"], "budget": 0}}, "tune.budget: Input should be greater than or equal to 1"),
         ({"tune": {**TABLE["tune"], "seeds": [0, 7]}}, r"tune.seeds: \[0\] are seeds of the experiment too"),
         ({"data": "digits"}, "set data.validation"),
+        (
+            {"tune": {**TABLE["tune"], "metric": "auk"}},
+            r"tune\.metric: there is no metric 'auk'; there are accuracy, loss",
+        ),
         ({"tune": {**TABLE["tune"], "options": {"clients.local.lr": []}}}, "at least one value is needed"),
         ({"tune": {**TABLE["tune"], "options": {"clients.lr": [1.0]}}}, "clients.lr: there is no such key"),
     ],
