@@ -19,11 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedpoison.errors import ConfigError
-from fedpoison.metrics import METRICS, MODEL, unknown
+from fedpoison.metrics import DETECTION, METRICS, MODEL, unknown
 from fedpoison.report.frame import Runs
 from fedpoison.report.grouping import grouped
 
-_SUCCESSES = {"attack_success", "asr", "asr_untriggered", "target_success", "clean_success"}
+_WHOLE = {"attack_success", "asr", "asr_untriggered", "target_success", "clean_success", *DETECTION}
+"""Shares that are drawn from 0 to 1; others of the model's from the tenth below the lowest."""
 _LEVELS = {f"{of}{name}" for name in MODEL if name != "loss" for of in ("", "clean_")}
 _CLEAN = "mean, no attack"
 _TITLE = 36
@@ -89,7 +90,7 @@ def draw(frame: pl.DataFrame, metrics: Sequence[str], schedules: Mapping[str, Ma
                 ax.set_xlabel("round")
             if column == 0:
                 ax.set_ylabel(metric.replace("_", " "))
-            if metric in _SUCCESSES:
+            if metric in _WHOLE:
                 ax.set_ylim(-0.02, 1.02)
             elif metric in _LEVELS:
                 ax.set_ylim(*_limits(frame, metric))
