@@ -1,14 +1,19 @@
 """Ray: a cluster to work on, started here or joined, and whole functions as its tasks."""
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from fedpoison.parallel import workers
 
 kept: dict[str | None, Any] = {}
 """Workers that stay from run to run, by the cluster's address; they end when nobody names them any more."""
+PATIENCE = 120.0
+"""Seconds to wait for a first worker."""
 
 
 def imported() -> Any:
@@ -23,7 +28,7 @@ def imported() -> Any:
 def connected(address: str | None) -> Any:
     """The ray module with a cluster behind it: that at `address`, else the one in use, else a new one here.
 
-    ConnectionError if there is none at the address.
+    ConnectionError if there is none at the address, RuntimeError if its workers do not start.
     """
     ray = imported()
     if ray.is_initialized():
@@ -31,12 +36,32 @@ def connected(address: str | None) -> Any:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address:
-            ray.init(address=address, **quiet)
+            context = ray.init(address=address, **quiet)
         else:
-            ray.init(address="local", num_cpus=workers(), include_dashboard=False, **quiet)
+            with _sharing_path():
+                context = ray.init(address="local", num_cpus=workers(), include_dashboard=False, **quiet)
     except ConnectionError as error:
         raise ConnectionError(f"there is no Ray cluster at {address}: {error}") from error
+    nothing = ray.remote(num_cpus=0)(lambda: None)  # which needs a worker, but none of its cores
+    done, _ = ray.wait([nothing.remote()], timeout=PATIENCE)
+    if not done:
+        ray.shutdown()
+        logs = Path(context.address_info["session_dir"]) / "logs"
+        raise RuntimeError(f"no worker of Ray started within {PATIENCE:.0f} s; why is said in {logs}/raylet.*")
     return ray
+
+
+@contextmanager
+def _sharing_path() -> Iterator[None]:
+    """Have the processes that are started meanwhile import from where this one does."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 class ClusterPool(Executor):

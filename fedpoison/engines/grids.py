@@ -1,12 +1,12 @@
 """Where the Flower engine's Grid comes from: a ServerApp that lends it, or a simulation that is kept here."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fedpoison.engines.cluster import imported, kept
-from fedpoison.parallel import workers
+from fedpoison.engines.cluster import PATIENCE, connected, imported, kept
 
 _lent: list[Any] = []
 _simulations: list["Simulation"] = []
@@ -52,18 +52,20 @@ class Simulation:
         from fedpoison.flower import compat
 
         ray = imported()
-        kept.clear()  # Flower's simulation wants the cores, and ends any Ray that it finds
+        kept.clear()  # Flower's simulation wants the cores
         if ray.is_initialized():
             ray.shutdown()
+        connected(None)  # Flower takes it, and one that it begins itself needs a path to Python without spaces
         self.clients, self.grid = clients, None
         self._lent, self._over = threading.Event(), threading.Event()
         self._error: BaseException | None = None
         compat.before_threads_are_joined(self._over.set)
-        self._thread = threading.Thread(target=self._run, args=(client, workers()), name="flower-simulation")
+        self._thread = threading.Thread(target=self._run, args=(client,), name="flower-simulation")
         self._thread.start()
+        began = time.monotonic()
         while not self._lent.wait(0.1):
-            if not self.runs:
-                raise RuntimeError(f"Flower's simulation did not start: {self._error}")
+            if not self.runs or time.monotonic() - began > PATIENCE:
+                raise RuntimeError(f"Flower's simulation did not start: {self._error or f'{PATIENCE:.0f} s were over'}")
 
     @property
     def runs(self) -> bool:
@@ -75,7 +77,7 @@ class Simulation:
         self._over.set()
         self._thread.join()
 
-    def _run(self, client: Any, cores: int) -> None:
+    def _run(self, client: Any) -> None:
         from flwr.serverapp import ServerApp
 
         from fedpoison.flower import compat
@@ -89,6 +91,6 @@ class Simulation:
             self._over.wait()
 
         try:
-            compat.run_simulation(server, client, self.clients, cores)
+            compat.run_simulation(server, client, self.clients)
         except BaseException as error:
             self._error = error

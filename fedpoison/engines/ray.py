@@ -18,14 +18,12 @@ from torch import nn
 from fedpoison import parallel
 from fedpoison.engines import grids
 from fedpoison.engines.batched import batched
-from fedpoison.engines.cluster import connected, kept
+from fedpoison.engines.cluster import PATIENCE, connected, kept
 from fedpoison.federation import Federation
 from fedpoison.registry import engine
 from fedpoison.training import Engine, Local, Plan, Trained
 from fedpoison.types import Count, Event, Params
 
-_PATIENCE = 120.0
-"""Seconds to wait for a first worker."""
 _DEATHS = 3
 """Workers that a share of the clients may cost."""
 _numbers = count()
@@ -71,9 +69,9 @@ class OnRay:
                 share, lives = open_shares.popleft()
                 worker, part = pool.idle.popleft(), replace(plan, tasks=tuple(plan.tasks[i] for i in share))
                 busy[worker.train.remote(self._name, [self._world], sent, part)] = worker, share, lives
-            done, _ = ray.wait([*busy, *pool.starting], timeout=None if busy else _PATIENCE)
+            done, _ = ray.wait([*busy, *pool.starting], timeout=None if busy else PATIENCE)
             if not done:
-                raise RuntimeError(f"no worker of the Ray cluster was ready within {_PATIENCE:.0f} s")
+                raise RuntimeError(f"no worker of the Ray cluster was ready within {PATIENCE:.0f} s")
             if done[0] in pool.starting:
                 pool.started(done[0])
                 continue

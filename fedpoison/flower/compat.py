@@ -52,19 +52,13 @@ def context(node: int, config: Mapping[str, Any], run_config: Mapping[str, Any])
     return Context(run_id=RUN, node_id=node, node_config=dict(config), state=RecordDict(), run_config=dict(run_config))
 
 
-def run_simulation(server: ServerApp, client: ClientApp, clients: int, cores: int) -> None:
-    """Flower's simulation on Ray from within Python, a core a client; returns when the ServerApp does."""
+def run_simulation(server: ServerApp, client: ClientApp, clients: int) -> None:
+    """Flower's simulation from within Python on the Ray in use, a core a client; returns when the ServerApp does."""
     from flwr.simulation import run_simulation as run
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    ray: dict[str, Any] = {
-        "num_cpus": cores,
-        "include_dashboard": False,
-        "log_to_driver": False,
-        "logging_level": "ERROR",
-    }
     resources: ConfigRecord | dict[str, Any] = {"num_cpus": 1, "num_gpus": 0.0}
-    run(server, client, clients, backend_config={"client_resources": resources, "init_args": ray})  # type: ignore[dict-item]
+    run(server, client, clients, backend_config={"client_resources": resources})  # type: ignore[dict-item]
 
 
 def before_threads_are_joined(function: Callable[[], None]) -> None:

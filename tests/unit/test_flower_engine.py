@@ -22,7 +22,7 @@ from fedpoison.flower.grid import InProcessGrid
 from fedpoison.flower.messages import asking, client_app
 from fedpoison.round import State, play
 from fedpoison.simulation import build, trainer
-from fedpoison.training import Plan, Task
+from fedpoison.training import Engine, Plan, Task
 from fedpoison.vocabulary import Record
 
 TABLE: dict[str, Any] = {
@@ -189,11 +189,30 @@ def test_a_node_that_comes_again_as_another_is_found() -> None:
 
 
 def test_a_given_stack_is_told_to_the_clients() -> None:
-    table = {**TABLE, **OTHERS["stacks-of-three"]}
-    with grids.lending(Scattered(client_app(trainer), 6)):
+    table, told = {**TABLE, **OTHERS["stacks-of-three"]}, []
+
+    def engine_of(text: str) -> Engine:
+        told.append(json.loads(text)["engine"])
+        return trainer(text)
+
+    with grids.lending(Scattered(client_app(engine_of), 6)):
         state, _ = played(table, transport="deployment", stack=3)
+    assert told == [{"name": "batched", "stack": 3}] * 6
     assert torch.equal(state.params, played(table, name="batched", stack=3)[0].params)
-    assert not torch.equal(state.params, played(table, name="batched", stack=1)[0].params)
+
+
+def test_a_simulation_runs_where_the_interpreter_s_path_has_a_space(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "python").symlink_to(sys.prefix)
+    (tmp_path / "tiny.toml").write_text('name = "tiny"\nrounds = 1\n[data]\nname = "digits"\n[clients]\ncount = 2\n')
+    command = [str(tmp_path / "a b" / "python" / "bin" / "python"), "-m", "fedpoison", "run", "tiny.toml"]
+    command += ["--engine", "flower", "--set", "engine.transport=simulation", "--out", "a"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert main(["run", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "b")]) == 0
+    one, other = (next((tmp_path / out).glob("tiny/*/model.safetensors")) for out in "ab")
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_a_lost_client_ends_the_run_if_that_is_wanted() -> None:

@@ -2,9 +2,13 @@
 
 import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +16,7 @@ import torch
 from fedpoison import parallel
 from fedpoison.cli import main
 from fedpoison.config import parse
+from fedpoison.engines import cluster
 from fedpoison.engines import ray as ray_engine
 from fedpoison.engines.cluster import connected
 from fedpoison.round import State, play
@@ -124,6 +129,45 @@ def test_samples_travel_without_being_copied() -> None:
 def test_no_cluster_at_an_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(tmp_path / "x.toml"), "--ray-address", "127.0.0.1:1"]) == 2
     assert "--ray-address goes with" in capsys.readouterr().err
+
+
+class Barren:
+    """A ray whose workers never start."""
+
+    def __init__(self, logs: Path) -> None:
+        self.up, self._logs = False, logs
+
+    def is_initialized(self) -> bool:
+        return self.up
+
+    def init(self, **options: Any) -> SimpleNamespace:
+        self.up, self.path = True, os.environ["PYTHONPATH"]
+        return SimpleNamespace(address_info={"session_dir": str(self._logs)})
+
+    def remote(self, **options: Any) -> Callable[[Any], SimpleNamespace]:
+        return lambda function: SimpleNamespace(remote=lambda: None)
+
+    def wait(self, futures: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        return [], futures
+
+    def shutdown(self) -> None:
+        self.up = False
+
+
+def test_workers_that_do_not_start_are_not_waited_for_without_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    barren = Barren(tmp_path)
+    monkeypatch.setattr(cluster, "imported", lambda: barren)
+    before = os.environ.get("PYTHONPATH")
+    for start in (lambda: cluster.connected(None), lambda: cluster.ClusterPool(None)):
+        with pytest.raises(
+            RuntimeError, match=rf"no worker of Ray started within 120 s; why is said in {tmp_path}/logs"
+        ):
+            start()
+        assert not barren.up  # nothing is left that would keep the process
+    assert barren.path == os.pathsep.join(sys.path)
+    assert os.environ.get("PYTHONPATH") == before
 
 
 def test_runs_as_tasks_of_a_cluster(tmp_path: Path) -> None:
