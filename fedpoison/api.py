@@ -78,6 +78,9 @@ def aggregate(
     if like.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"updates must be float32 or float64, not {like.dtype}")
     nothing = torch.zeros_like(like)
+    parts = _checked(layers, len(like)) if layers else (Layer("all", slice(0, len(like)), (len(like),)),)
+    if misfits := defence.misfits(parts):
+        raise ValueError("; ".join(misfits))
     situation = Situation(
         f=f,
         client_ids=torch.arange(n) if client_ids is None else client_ids,
@@ -87,7 +90,7 @@ def aggregate(
         stream=Stream(seed, "defence", round),
         state=state or {},
         root_update=root_update,
-        layers=_checked(layers, len(like)) if layers else (Layer("all", slice(0, len(like)), (len(like),)),),
+        layers=parts,
         probe=probe,
     )
     with parallel.using(parallel.workers()):

@@ -116,6 +116,11 @@ class Defence:
                 n, merged = entry.rows(n, **options), entry.name
         return found
 
+    def misfits(self, layers: tuple[Layer, ...]) -> list[str]:
+        """What the rule cannot take about a net of these layers."""
+        entry, options = self.rule
+        return entry.check(layers, **options) if entry.check else []
+
     def _base_problems(self, entry: Entry, options: Mapping[str, Any], n: int, f: int) -> list[str]:
         if self.base is None:
             return [f"{entry.name} is built around another rule: give defence.base"]

@@ -9,6 +9,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
+
 from fedpoison.entry import Entry
 from fedpoison.types import Chosen, Noisy
 from fedpoison.vocabulary import CLAIMS, GOALS, REFERENCES, SAMPLES, VOCABULARY, WITHSTANDS
@@ -28,7 +30,9 @@ def register(kind: str, function: F, **traits: Any) -> F:
     A function of this package is found by its name; any other is found where it was defined
     (`file.py:name` or `package.module:name`), so it cannot shadow ours.
     """
-    name = getattr(function, "__name__", str(function))
+    name = getattr(function, "__name__", type(function).__name__)
+    if isinstance(function, torch.nn.Module):
+        raise TypeError(f"this is a net that is built already ({name}): give a function that builds it")
     parameters = inspect.signature(function, eval_str=True).parameters
     asks = tuple(p.name for p in parameters.values() if p.default is p.empty)
     unknown = [word for word in asks if word not in VOCABULARY[kind]]
@@ -108,6 +112,7 @@ def aggregator(
     kappa: str | None = None,
     kappa_source: str = "",
     withstands: str = "huge rows",
+    check: Callable[..., list[str]] | None = None,
 ) -> Callable[[F], F]:
     """Enter an aggregation rule.
 
@@ -123,7 +128,7 @@ def aggregator(
     "f/(n - 2*f)"; `kappa_source`: who says so.
     `claims`: what `fedpoison check` holds it to, of permutation, unanimity, translation, scale, rotation.
     `withstands`: what f clients may send without carrying the aggregate away: "huge rows", "huge rows in one
-    direction" or "nothing".
+    direction" or "nothing". `check(layers, **options)` lists what is wrong with a net of these layers.
     """
     _known("references", references, REFERENCES)
     _known("claims", claims, CLAIMS)
@@ -142,6 +147,7 @@ def aggregator(
         kappa=kappa,
         kappa_source=kappa_source,
         withstands=withstands,
+        check=check,
     )
 
 

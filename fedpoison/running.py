@@ -51,6 +51,7 @@ class Job:
             table = config.table()
             parts = [table["seed"], table["data"], table["model"], table.get("warm_start"), table["clients"]]
             parts.append(table["threat"].get("data"))
+            parts.append(table["defence"]["aggregator"] if config.defence.chain.rule[0].check else None)
             key = json.dumps(parts, sort_keys=True)
             if key in seen or self.folder(config).finished:
                 continue

@@ -29,7 +29,7 @@ from fedpoison.training import ClientMomentum, Local
 class Section(BaseModel):
     """A table of the TOML."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _as_list(given: Any) -> Any:
@@ -178,7 +178,7 @@ class ThreatConfig(Section):
     knows: Annotated[list[Knowledge], BeforeValidator(_as_list)] = ["all"]
     data: maybe_a("data_attack") = None
     update: maybe_a("update_attack") = None
-    sybils: float | None = Field(None, ge=0, allow_inf_nan=False)
+    sybils: float | None = Field(None, ge=0)
     surrogate: int = Field(20, ge=0)
     schedule: Schedule = Schedule()
 

@@ -86,6 +86,8 @@ def build(config: Config) -> tuple[World, State]:
     """The world of a run and the state before its first round. ValueError if the parts do not fit."""
     dataset = _dataset(config.data.dataset)
     net, params, front = _net(config, dataset)
+    if misfits := config.defence.chain.misfits(layers_of(net)):
+        raise ValueError("; ".join(misfits))
     threat = _threat(config, dataset)
     data, count = config.data, config.clients.count
     if data.augment and len(dataset.input_shape) != 3:

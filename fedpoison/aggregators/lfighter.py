@@ -17,10 +17,15 @@ _STARTS = 24
 def _output_layer(layers: tuple[Layer, ...]) -> tuple[Layer, Layer | None]:
     """The last matrix [classes, features], and the bias that follows it if there is one."""
     matrices = [i for i, layer in enumerate(layers) if len(layer.shape) == 2]
-    if not matrices:
-        raise ValueError(f"lfighter looks at an output layer [classes, features], and there is none in {list(layers)}")
     weight, after = layers[matrices[-1]], layers[matrices[-1] + 1 :]
     return weight, after[0] if after and after[0].shape == weight.shape[:1] else None
+
+
+def _lacks(layers: tuple[Layer, ...], **options: str) -> list[str]:
+    if any(len(layer.shape) == 2 for layer in layers):
+        return []
+    there = ", ".join(f"{layer.name} {list(layer.shape)}" for layer in layers)
+    return [f"lfighter looks at an output layer [classes, features], and there is none in {there}"]
 
 
 def two_means(rows: Updates) -> Tensor:
@@ -68,6 +73,7 @@ def _inverse_density(rows: Updates, density: str) -> float:
     decides=True,
     claims=("permutation", "unanimity", "scale"),
     withstands="huge rows in one direction",
+    check=_lacks,
 )
 def lfighter(
     updates: Updates, layers: tuple[Layer, ...], *, density: Literal["angles", "cosines"] = "angles"

@@ -111,6 +111,8 @@ class RobustStrategy(FedAvg):
         self._arrays, self._layout = arrays, Layout(arrays, self._statistics)
         if self._previous is not None and len(self._previous) != self._layout.d:
             raise ValueError(f"the memory is of {len(self._previous)} parameters, and the model has {self._layout.d}")
+        if misfits := self._defence.misfits(self._layout.layers):
+            raise ValueError("; ".join(misfits))
         asked = list(super().configure_train(server_round, arrays, config, grid))
         for message in asked:
             message.metadata.group_id = str(server_round)

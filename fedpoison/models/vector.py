@@ -6,11 +6,13 @@ statistics) is refused, because its clients and the server would then evaluate d
 could move what no rule looks at.
 """
 
+from collections.abc import Mapping
 from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from fedpoison.models.dropout import set_stream
 from fedpoison.seeding import Stream
@@ -53,25 +55,33 @@ def load(net: nn.Module, params: Params) -> None:
 def check_net(net: Any, input_shape: tuple[int, ...], n_classes: int, vocabulary: int | None = None) -> None:
     """Raise ValueError unless the net maps two samples to [2, n_classes] and keeps its buffers.
 
-    It may draw numbers only through dropout that a stream determines.
+    It may draw numbers only through dropout that a stream determines. Lazy layers make their parameters here.
     """
     if not isinstance(net, nn.Module):
         raise ValueError(f"a model must be an nn.Module, this is a {type(net).__name__}")
     if not travelling(net):
         raise ValueError("the model has no trainable floating-point parameters")
     samples = torch.zeros(2, *input_shape, dtype=torch.float32 if vocabulary is None else torch.int64)
-    drawn = torch.get_rng_state()
-    set_stream(net, Stream(0, "dropout"))
-    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    set_stream(net.train(), Stream(0, "dropout"))
     try:
-        output = net.train()(samples)
+        if any(is_lazy(tensor) for tensor in (*net.parameters(), *net.buffers())):
+            net(samples)
+        drawn, before = torch.get_rng_state(), {name: buffer.clone() for name, buffer in net.named_buffers()}
+        output = net(samples)
     except Exception as error:
         raise ValueError(f"the model cannot take samples of shape {input_shape}: {error}") from error
+    if not isinstance(output, Tensor):
+        raise ValueError(f"the model must give logits, a tensor [samples, {n_classes}]; it gives a {_kind(output)}")
     if output.shape != (2, n_classes):
         raise ValueError(f"the model gives {tuple(output.shape)} for 2 samples, (2, {n_classes}) is needed")
+    if (dtype := flatten(net).dtype) not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"updates must be float32 or float64, and the model's parameters are {dtype}; "
+            'clients.local.precision = "bf16" takes products in bfloat16 and keeps float32'
+        )
     if not torch.equal(drawn, torch.get_rng_state()):
         raise ValueError("the model draws random numbers in training otherwise than by torch's Dropout layers")
-    changed = [name for name, buffer in net.named_buffers() if not torch.equal(buffer, before[name])]
+    changed = [name for name, buffer in net.named_buffers() if not _same(buffer, before[name])]
     if changed:
         raise ValueError(
             f"training changes the model's buffers {', '.join(changed)}, and buffers do not travel; use GroupNorm, "
@@ -82,3 +92,15 @@ def check_net(net: Any, input_shape: tuple[int, ...], n_classes: int, vocabulary
     except Exception as error:
         raise ValueError(f"the model cannot take a batch of one sample, as a last batch may be: {error}") from error
     set_stream(net, None)
+
+
+def _kind(output: Any) -> str:
+    """What a net gave in place of logits."""
+    held = f" of {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+    return f"{type(output).__name__}{held}"
+
+
+def _same(buffer: Tensor, before: Tensor) -> bool:
+    """Whether a buffer is what it was; NaN is."""
+    alike = (buffer.shape, buffer.dtype) == (before.shape, before.dtype)
+    return alike and bool(torch.isclose(buffer, before, rtol=0, atol=0, equal_nan=True).all())

@@ -147,6 +147,12 @@ def test_a_net_that_normalises_learns_otherwise_and_starts_the_same() -> None:
     assert not torch.equal(play(plain[1], plain[0])[0].params, play(moved[1], moved[0])[0].params)
 
 
+@pytest.mark.parametrize("bad", [{"mean": [float("nan")]}, {"mean": [float("inf")]}, {"std": [float("inf")]}])
+def test_normalise_by_finite_numbers_only(bad: dict[str, list[float]]) -> None:
+    with pytest.raises(ConfigError, match=r"data.normalise\.(mean|std)\.0: Input should be a finite number"):
+        parse(table(normalise={"mean": [0.0], "std": [1.0], **bad}))
+
+
 def test_normalise_is_checked() -> None:
     with pytest.raises(ConfigError, match="there are 2 means and 1 standard deviations"):
         parse(table(normalise={"mean": [0.1, 0.2], "std": [0.3]}))

@@ -201,20 +201,6 @@ def test_a_given_stack_is_told_to_the_clients() -> None:
     assert torch.equal(state.params, played(table, name="batched", stack=3)[0].params)
 
 
-def test_a_simulation_runs_where_the_interpreter_s_path_has_a_space(tmp_path: Path) -> None:
-    (tmp_path / "a b").mkdir()
-    (tmp_path / "a b" / "python").symlink_to(sys.prefix)
-    (tmp_path / "tiny.toml").write_text('name = "tiny"\nrounds = 1\n[data]\nname = "digits"\n[clients]\ncount = 2\n')
-    command = [str(tmp_path / "a b" / "python" / "bin" / "python"), "-m", "fedpoison", "run", "tiny.toml"]
-    command += ["--engine", "flower", "--set", "engine.transport=simulation", "--out", "a"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr
-    assert main(["run", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "b")]) == 0
-    one, other = (next((tmp_path / out).glob("tiny/*/model.safetensors")) for out in "ab")
-    assert one.read_bytes() == other.read_bytes()
-
-
 def test_a_lost_client_ends_the_run_if_that_is_wanted() -> None:
     with (
         grids.lending(Scattered(client_app(trainer), 6, silent(3, "2"))),
@@ -365,8 +351,9 @@ def test_in_flower_s_simulation_on_ray_a_run_has_the_same_bits(tmp_path: Path) -
     text += '[threat]\nmalicious = 1\nupdate = "alie"\n'
     (tmp_path / "tiny.toml").write_text(text)
     (tmp_path / "runs.py").write_text(SIMULATED)
+    (tmp_path / "with a space").symlink_to(sys.prefix)  # Ray that Flower begins finds no Python there
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "runs.py", "tiny.toml", "a", "b"]
+    command = [str(tmp_path / "with a space" / "bin" / "python"), "runs.py", "tiny.toml", "a", "b"]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=240)
     models = [sorted((tmp_path / where).glob("tiny/*/model.safetensors")) for where in "ab"]
     assert len(models[0]) == 2

@@ -531,6 +531,12 @@ def test_a_skipped_round_keeps_the_memory_of_the_last() -> None:
 # ---- what cannot be
 
 
+def test_a_model_that_a_rule_cannot_take_is_refused_before_anybody_trains() -> None:
+    start = ArrayRecord({"w": Array(np.ones((1, 2, 3), dtype=np.float32))})
+    with pytest.raises(ValueError, match=r"lfighter looks at an output layer .* there is none in w \[1, 2, 3\]"):
+        run(robust("lfighter"), app(), 1, start)
+
+
 def test_what_does_not_fit_is_said_when_it_is_made() -> None:
     with pytest.raises(ValueError, match=r"krum needs n > 2\*f \+ 2: n = 4, f = 1; give min_train_nodes"):
         RobustStrategy("krum", f=1, min_train_nodes=4)

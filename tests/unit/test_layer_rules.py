@@ -4,6 +4,7 @@ for, and with what gets past it."""
 import itertools
 import math
 import statistics
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,11 @@ from torch import Tensor
 from fedpoison import Verdict, aggregate, craft
 from fedpoison.aggregators.lfighter import two_means
 from fedpoison.config import parse
+from fedpoison.errors import ConfigError
 from fedpoison.round import play
+from fedpoison.running import Job
 from fedpoison.simulation import build
+from fedpoison.sweep import load
 from fedpoison.types import Layer
 
 seeds = settings(derandomize=True, deadline=None, max_examples=20)
@@ -281,9 +285,18 @@ def test_lfighter_leaves_nobody_out_of_equals_and_halves_that_are_alike() -> Non
     assert flagged(aggregate("lfighter", torch.cat([row, row, -row]), layers=LAYERS)) == [2]  # as dense, smaller
 
 
-def test_lfighter_needs_an_output_layer() -> None:
-    with pytest.raises(ValueError, match=r"lfighter looks at an output layer \[classes, features\], and there is none"):
+def test_lfighter_needs_an_output_layer_and_says_so_before_the_start(tmp_path: Path) -> None:
+    wanted = r"lfighter looks at an output layer \[classes, features\], and there is none in "
+    with pytest.raises(ValueError, match=wanted + r"all \[\d+\]$"):
         aggregate("lfighter", rows(4))
+    net = "from torch import nn\ndef net(input_shape, n_classes):\n"
+    net += "    return nn.Sequential(nn.Conv2d(1, n_classes, 8), nn.Flatten())\n"
+    (tmp_path / "own.py").write_text(net)
+    text = 'name = "t"\nrounds = 1\ndata = "digits"\nmodel = "own.py:net"\nclients = { count = 4 }\n'
+    text += '[sweep]\n"defence.aggregator" = ["mean", "lfighter"]\n'  # the net itself is checked once
+    (tmp_path / "t.toml").write_text(text)
+    with pytest.raises(ConfigError, match=wanted + r"0.weight \[10, 1, 8, 8\], 0.bias \[10\]"):
+        Job(load(tmp_path / "t.toml"), tmp_path).check()
 
 
 def test_lfighter_looks_at_the_last_matrix_with_one_class_or_two_too() -> None:

@@ -161,9 +161,32 @@ class Lost(nn.Module):
         return self.layer(images)
 
 
+class Gives(Lost):
+    """Logits in something else, as nets with outputs beside them give them."""
+
+    def __init__(self, wrap: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self._wrap = wrap
+
+    def forward(self, images: Tensor) -> Any:
+        return self._wrap(self.layer(images.flatten(1)))
+
+
+def half(dtype: torch.dtype) -> nn.Module:
+    """A net that takes and gives float32 and computes in another type."""
+    net = Gives(lambda logits: logits)
+    net.layer.to(dtype)
+    net.layer.register_forward_pre_hook(lambda _, given: (given[0].to(dtype),))
+    return net
+
+
 @pytest.mark.parametrize(
     ("net", "message"),
     [
+        (Gives(lambda logits: (logits, logits)), r"must give logits, a tensor \[samples, 10\]; it gives a tuple$"),
+        (Gives(lambda logits: {"logits": logits, "aux": logits}), r"it gives a dict of logits, aux$"),
+        (half(torch.bfloat16), r"updates must be float32 or float64, and the model's parameters are torch.bfloat16"),
+        (half(torch.float16), r"updates must be float32 or float64, and the model's parameters are torch.float16"),
         (nn.Sequential(nn.Flatten()), "no trainable floating-point parameters"),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).requires_grad_(False),
@@ -206,6 +229,20 @@ def test_norms_without_running_statistics_are_taken(norm: nn.Module) -> None:
 
 def test_a_constant_buffer_is_taken() -> None:
     check_net(Mixed(), SHAPE, 10)
+
+
+@pytest.mark.parametrize("values", [[torch.nan, 1.0], [torch.inf, -torch.inf], [True, False], [3, 4]])
+def test_a_constant_buffer_may_hold_anything_and_must_not_change(values: list[Any]) -> None:
+    net = Gives(lambda logits: logits)
+    net.register_buffer("unused", torch.tensor(values))
+    check_net(net, SHAPE, 10)
+
+    def turn(*_: Any) -> None:
+        net.unused.copy_(net.unused.flip(0))
+
+    net.layer.register_forward_hook(turn)
+    with pytest.raises(ValueError, match="changes the model's buffers unused"):
+        check_net(net, SHAPE, 10)
 
 
 # The first values
@@ -268,6 +305,14 @@ def test_a_users_net_is_found_by_its_file(source: str, user_model: Callable[...,
     assert wider.hash != config.hash
 
 
+def test_lazy_layers_make_their_parameters_from_the_seed(user_model: Callable[..., dict[str, Any]]) -> None:
+    source = BUILD.replace("nn.Linear(64, width)", "nn.LazyLinear(width)")
+    one, again, other = (build(parse(**user_model(source, seed=seed)))[1].params for seed in (1, 1, 2))
+    assert one.shape == (65 * 6 + 7 * 10,)
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -294,6 +339,7 @@ def test_a_users_net_that_does_not_fit_is_refused(
         (BUILD.replace("width: int", "width"), "net.py:build", "need a type annotation"),
         (BUILD, "net.py:nn", "model"),
         ("build = 3", "net.py:build", "model"),
+        (BUILD + "\nready = build((64,), 10)\n", "net.py:ready", "a net that is built already .*give a function"),
         (BUILD, {"name": "net.py:build", "width": "wide"}, "build.width = 'wide'"),
         (BUILD, {"name": "net.py:build", "wide": 3}, "build has no option 'wide'; did you mean 'width'"),
     ],
