@@ -31,7 +31,7 @@ from fedpoison.types import (
     Updates,
     Verdict,
 )
-from fedpoison.vocabulary import REFERENCES
+from fedpoison.vocabulary import NOTHING_LEFT, REFERENCES
 
 _NOT_OF_ROWS = {"client_ids", "state", "params", "previous", "root_update", "zero_model", "layers", "base", "probe"}
 """What a rule cannot ask for when it is another's base: its rows may be parts of updates, or made up."""
@@ -146,7 +146,7 @@ class Defence:
         kept, norms, events = screen(updates, situation.params, situation.client_ids)
         n, screened = len(kept), len(updates) - len(kept)
         f = max(0, situation.f - screened)
-        problems = self.problems(n, f) if n else ["no update is left"]
+        problems = self.problems(n, f) if n else [NOTHING_LEFT]
         if self.trains_root and (situation.root_update is None or not situation.root_update.isfinite().all()):
             problems.append(f"{self.wants_root} needs a root update, and there is none that is finite")
         if self.probes and situation.probe is None:

@@ -77,6 +77,9 @@ CLAIMS = ("permutation", "unanimity", "translation", "scale", "rotation")
 WITHSTANDS = ("huge rows", "huge rows in one direction", "nothing")
 """What f clients may send without carrying the aggregate away."""
 
+NOTHING_LEFT = "no update is left"
+"""Why a round is skipped of which every update was set aside."""
+
 Record = dict[str, Any]
 """One line of rounds.jsonl; what was not measured is None."""
 GOALS = ("availability", "targeted", "source_to_target", "backdoor")

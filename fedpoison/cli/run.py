@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
-from fedpoison.cli import app, output
+from fedpoison.cli import app, output, say
 
 
 @app.command
@@ -68,6 +68,7 @@ def run(
     from fedpoison.planning import plan
     from fedpoison.report.frame import Runs
     from fedpoison.report.progress import Progress
+    from fedpoison.report.remarks import remarks
     from fedpoison.report.table import tables
     from fedpoison.report.timing import timing
     from fedpoison.running import Job
@@ -90,8 +91,7 @@ def run(
     planned = plan(job, thorough=dry_run)
     for line in planned.lines():
         console.print(line, markup=False, soft_wrap=True)
-    for warning in job.warnings():
-        console.print(f"note: {warning}", markup=False, soft_wrap=True)
+    say(job.warnings(), console)
     if dry_run:
         if as_json:
             print(json.dumps(planned.as_dict(), indent=1))
@@ -101,14 +101,17 @@ def run(
         failures = job.start(progress.watch, jobs, ray_address)
     paths = [job.folder(config).path for config in job.configs]
     done = [path for path in paths if path not in failures]
+    runs = Runs.read(done) if done else Runs(())
     if as_json:
         failed = {str(path): why for path, why in failures.items()}
-        print(json.dumps({"runs": [str(path) for path in done], "failed": failed}, indent=1))
+        outcome = {"runs": [str(path) for path in done], "failed": failed, "remarks": remarks(runs)}
+        print(json.dumps(outcome, indent=1))
     elif done:
-        for table in tables(Runs.read(done)):
+        for table in tables(runs):
             console.print(table)
     if profile and done:
-        console.print(timing(Runs.read(done)))
+        console.print(timing(runs))
+    say(remarks(runs), console)
     folder = out / job.experiment.name
     made = "1 run" if len(done) == 1 else f"{len(done)} runs"
     console.print(f"{made} in {time.perf_counter() - started:.1f} s, kept in {folder}", markup=False)

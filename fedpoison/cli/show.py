@@ -36,7 +36,7 @@ def show(
         key=value, or rule=…, attack=…: show only these runs; may be repeated. rule=mine.py:mine@1 is an earlier version
         of a rule, @all every one.
     as_json
-        Each run's configuration, state and last record, for machines.
+        Each run's configuration, state, last record and remarks, for machines.
     """
     import tomli_w
 
@@ -76,7 +76,9 @@ def show(
 
 
 def _plain(folder: "RunFiles") -> dict[str, Any]:
+    from fedpoison.report.happened import happened
+
     config, labels = folder.described()
     records = folder.records()
-    last = records[-1] if records else None
-    return {"run": str(folder.path), "finished": folder.finished, "labels": labels, "config": config, "last": last}
+    said = {"last": records[-1] if records else None, "remarks": happened([folder])}
+    return {"run": str(folder.path), "finished": folder.finished, "labels": labels, "config": config, **said}

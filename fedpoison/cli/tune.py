@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from fedpoison.cli import app, output
+from fedpoison.cli import app, output, say
 
 
 @app.command
@@ -55,6 +55,7 @@ def tune(
     from fedpoison.report.frame import Runs
     from fedpoison.report.pivot import pivot
     from fedpoison.report.progress import Progress
+    from fedpoison.report.remarks import remarks
     from fedpoison.running import Job
     from fedpoison.tuning import load_tuning
 
@@ -99,6 +100,7 @@ def tune(
         results = pivot(runs, ["rule"], ["attack"], shown, at=at, tuned=True)
         console.print(results.note, markup=False, soft_wrap=True)
         console.print(results.render("text"))
+    say(remarks(runs), console)
     print(f"the settings are in {written}")
 
 

@@ -20,8 +20,9 @@ from matplotlib.ticker import MaxNLocator
 
 from fedpoison.errors import ConfigError
 from fedpoison.metrics import DETECTION, METRICS, MODEL, unknown
-from fedpoison.report.frame import Runs
+from fedpoison.report.frame import Runs, measured
 from fedpoison.report.grouping import grouped
+from fedpoison.report.remarks import remarks
 
 _WHOLE = {"attack_success", "asr", "asr_untriggered", "target_success", "clean_success", *DETECTION}
 """Shares that are drawn from 0 to 1; others of the model's from the tenth below the lowest."""
@@ -31,6 +32,8 @@ _TITLE = 36
 """Characters in a line of a panel's title."""
 _ABREAST, _WRAPPED = 6, 4
 """Panels that stand side by side, and how many do where there are more."""
+_SMALL = 7
+"""Points of the remarks' letters, each about half as wide."""
 _FORMATS = (".png", ".pdf", ".svg")
 
 
@@ -38,7 +41,8 @@ def plot(runs: Runs, out: Path, metrics: Sequence[str] = ()) -> Path:
     """Draw the metrics over rounds (accuracy and attack success unless given) and save the figure.
 
     A row a metric, a column an attack, a line a rule: the mean over seeds in a band from the lowest to the
-    highest. ConfigError for an unknown metric or format, or one that these runs did not measure.
+    highest; the remarks on the runs stand below. ConfigError for an unknown metric or format, or one that these runs
+    did not measure.
     """
     frame = grouped(runs)
     if problems := unknown(metrics, METRICS):
@@ -46,7 +50,7 @@ def plot(runs: Runs, out: Path, metrics: Sequence[str] = ()) -> Path:
     if out.suffix not in _FORMATS:
         raise ConfigError([f"figures are saved as {', '.join(_FORMATS)}, not {out.name!r}"])
     chosen = metrics or [m for m in ("accuracy", "attack_success") if frame[m].is_not_null().any()]
-    empty = [m for m in chosen if not frame[m].is_not_null().any()]
+    empty = [m for m in chosen if not measured(frame, m)]
     if empty:
         raise ConfigError([f"these runs have no {m}" for m in empty])
     try:
@@ -55,6 +59,7 @@ def plot(runs: Runs, out: Path, metrics: Sequence[str] = ()) -> Path:
         raise ConfigError([f"{out} cannot be written: {error.strerror}"]) from error
     with plt.style.context(str(files("fedpoison.report") / "paper.mplstyle")):
         figure = draw(frame, chosen, runs.schedules())
+        _say(figure, remarks(runs))
         figure.savefig(out)
         plt.close(figure)
     return out
@@ -99,6 +104,20 @@ def draw(frame: pl.DataFrame, metrics: Sequence[str], schedules: Mapping[str, Ma
         ax.set_visible(bool(ax.lines or ax.texts))
     _add_legend(figure, axes, lines)
     return figure
+
+
+def _say(figure: Figure, remarks: Sequence[str]) -> None:
+    """Write the remarks along the lower edge, below all else, on as much height as they take."""
+    width, height = figure.get_size_inches()
+    lines = [line for remark in remarks for line in textwrap.wrap(remark, int(width * 72 / (0.55 * _SMALL)))]
+    if not lines:
+        return
+    taken = (1.3 * len(lines) + 1) * _SMALL / 72
+    figure.set_size_inches(width, height + taken)
+    figure.set_layout_engine("constrained", rect=(0, taken / (height + taken), 1, height / (height + taken)))
+    for legend in figure.legends:
+        legend.borderaxespad += 72 * taken / legend.prop.get_size_in_points()
+    figure.text(0.5, 0.5 * _SMALL / 72 / (height + taken), "\n".join(lines), fontsize=_SMALL, va="bottom", ha="center")
 
 
 def _limits(frame: pl.DataFrame, metric: str) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import polars as pl
 from fedpoison.dotted import flatten
 from fedpoison.errors import ConfigError
 from fedpoison.metrics import DAMAGE, DETECTION, METRICS, MODEL, SCORES, SPREAD, worth
+from fedpoison.report.happened import happened, unattacked, unlearned
 from fedpoison.report.versions import Told, told
 from fedpoison.runfiles import RunFiles
 from fedpoison.schedule import last_round
@@ -66,8 +67,15 @@ class Runs:
         `rule` is the aggregator with its pre-aggregators before it, `attack` the data and update attack or none.
         Every dotted key of the configuration in which the runs differ is a column too. `damage` is the paired
         clean run's accuracy less this one's, where that run is among the folders' neighbours; `damage_auc` and the
-        like by how much another metric of the model is worse.
+        like by how much another metric of the model is worse. Both are null where the clean run learned nothing or
+        this one's attack never came. What happened to the runs that no number shows is warned of.
         """
+        for sentence in happened(self.folders):
+            warnings.warn(sentence, stacklevel=2)
+        return self.rows()
+
+    def rows(self) -> pl.DataFrame:
+        """The frame, without a word about it."""
         flat = [flatten(run.config) for run in self.runs]
         differing = _differing(flat)
         clean_records: dict[Path, dict[int, Record]] = {}
@@ -85,7 +93,9 @@ class Runs:
                 "attack": labels["attack"],
                 **{key: _text(keys.get(key)) for key in differing},
             }
-            rows += [{**head, **_row(record, clean_records[clean].get(record["round"]))} for record in folder.records()]
+            records, others = folder.records(), clean_records[clean]
+            comparable = not unattacked(records, labels) and not unlearned([*others.values()])
+            rows += [{**head, **_row(record, others.get(record["round"]), comparable)} for record in records]
         floats = dict.fromkeys(_FLOATS, pl.Float64)
         if not rows:  # nobody came to the end of a round
             return pl.DataFrame(
@@ -148,8 +158,15 @@ def durability(records: Sequence[Record], schedule: Mapping[str, Any] | None) ->
     return max(0, there[-1] - end), there[-1] == measured[-1][0]
 
 
-def _row(record: Record, clean: Record | None) -> dict[str, Any]:
+def measured(frame: pl.DataFrame, metric: str) -> bool:
+    """Whether there is something of the metric to show, be it that there was no damage to speak of."""
+    columns = [metric, f"clean_{DAMAGE[metric]}"] if metric in DAMAGE else [metric]
+    return any(frame[column].is_not_null().any() for column in columns)
+
+
+def _row(record: Record, clean: Record | None, comparable: bool) -> dict[str, Any]:
     other = clean or {}
+    compared = other if comparable else {}
     return {
         "round": record["round"],
         **{name: record.get(name) for name in (*SCORES, *SPREAD)},  # runs of older versions have fewer
@@ -162,7 +179,7 @@ def _row(record: Record, clean: Record | None) -> dict[str, Any]:
         **{f"seconds_{phase}": record["seconds"][phase] for phase in PHASES},
         **{f"clean_{name}": other.get(name) for name in MODEL},
         "clean_success": _success(clean) if clean else None,
-        **{damage: _worse_by(name, record.get(name), other.get(name)) for damage, name in DAMAGE.items()},
+        **{damage: _worse_by(name, record.get(name), compared.get(name)) for damage, name in DAMAGE.items()},
     }
 
 

@@ -25,7 +25,7 @@ def grouped(runs: Runs) -> pl.DataFrame:
 
 def without_references(runs: Runs) -> pl.DataFrame:
     """The runs' frame less the clean runs that others are compared with, unless there is nothing else."""
-    frame = runs.frame()
+    frame = runs.rows()
     if not len(frame):
         raise ConfigError(["none of these runs has come to the end of a round"])
     references = runs.clean()

@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 
 from fedpoison.errors import ConfigError
 from fedpoison.metrics import METRICS, RUN_METRICS, SCORES, TWO_CLASSES, VALIDATION, unknown, worth
-from fedpoison.report.frame import LASTS, Runs
+from fedpoison.report.frame import LASTS, Runs, measured
 from fedpoison.report.grouping import without_references
 from fedpoison.report.remarks import remarks
 
@@ -115,7 +115,7 @@ def pivot(
     """
     keys = [*rows, *columns]
     compared = any(key == "attack" or key.startswith("threat.") for key in keys)
-    frame = runs.frame() if compared else without_references(runs)  # a clean run is a cell of its own, or in the way
+    frame = runs.rows() if compared else without_references(runs)  # a clean run is a cell of its own, or in the way
     if not len(frame):
         raise ConfigError(["none of these runs has come to the end of a round"])
     there_are = (*METRICS, *RUN_METRICS)
@@ -132,7 +132,7 @@ def pivot(
     frame = frame.with_columns(pl.lit(same[key]).alias(key) for key in keys if key not in known)
     last = _at(frame, at).join(runs.summary(), on="run", how="left")
     chosen = list(metrics) or [m for m in ("accuracy", "attack_success") if last[m].is_not_null().any()]
-    empty = [m for m in chosen if not last[m].is_not_null().any()]
+    empty = [m for m in chosen if not measured(last, m)]
     if empty:
         raise ConfigError([f"these runs have no {m}" for m in empty])
     _check_alike(last, keys, [] if tuned else [c for c in known if c not in ("seed", "rule", "attack", "name")])

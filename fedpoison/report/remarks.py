@@ -1,8 +1,9 @@
 """What must be known of runs to read their tables and figures."""
 
 from fedpoison.report.frame import Runs
+from fedpoison.report.happened import happened
 
 
 def remarks(runs: Runs) -> list[str]:
     """Lines that go under every table and figure of these runs."""
-    return list(runs.left_out)
+    return [*runs.left_out, *happened(runs.folders)]

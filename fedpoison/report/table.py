@@ -5,7 +5,7 @@ import statistics
 import polars as pl
 from rich.table import Table
 
-from fedpoison.report.frame import Runs
+from fedpoison.report.frame import Runs, measured
 from fedpoison.report.grouping import grouped
 
 _COLUMNS = {
@@ -29,7 +29,7 @@ def tables(runs: Runs) -> list[Table]:
         seeds = part["seed"].n_unique()
         rounds = f"round {max(part['round'].to_list())}"
         title = f"{panel}: {rounds}" + (f", mean ± sd of {seeds} seeds" if seeds > 1 else "")
-        shown = {c: t for c, t in _COLUMNS.items() if c in part.columns and part[c].is_not_null().any()}
+        shown = {c: t for c, t in _COLUMNS.items() if c in part.columns and measured(part, c)}
         table = Table(title=title, title_justify="left")
         table.add_column("rule", no_wrap=True)
         for heading in shown.values():
