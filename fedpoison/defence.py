@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedpoison.entry import Entry, Step, unpack
+from fedpoison.entry import Entry, Step, own_f, told, unpack
 from fedpoison.linalg.blocks import row_norms
 from fedpoison.rows import Rows
 from fedpoison.seeding import Stream
@@ -95,14 +95,28 @@ class Defence:
         """Whether the rule tries models on the root set."""
         return "probe" in self.rule[0].asks
 
+    def budget(self, f: int) -> int:
+        """The fewest attackers that a step is told of, if a step without an f of its own is told f."""
+        return min((told(step, f)[2] for step in self.steps if "f" in step[0].asks), default=f)
+
+    def after(self, screened: int) -> "Defence":
+        """The same where so many were set aside: an f of a step's own is of all clients, as is what others are told."""
+
+        def fewer(step: Step) -> Step:
+            (entry, options), own = step, own_f(step)
+            return step if own is None else (entry, {**options, "f": max(0, own - screened)})
+
+        base = self.base and fewer(self.base)
+        return replace(self, pre=tuple(map(fewer, self.pre)), rule=fewer(self.rule), base=base)
+
     def problems(self, n: int, f: int) -> list[str]:
         """What the chain cannot take about n clients of which f are malicious, each with the bound it breaks."""
         found, merged = [], ""
         if f < 0:
             found.append(f"f must be at least 0, it is {f}")
-        elif f > n:
-            found.append(f"f = {f} is more than the n = {n} clients")
-        for entry, options in self.steps:
+        all_f = {f, *(told(step, f)[2] for step in self.steps)}
+        found += [f"f = {each} is more than the n = {n} clients" for each in sorted(all_f) if each > n]
+        for entry, options, f in [told(step, f) for step in self.steps]:
             broken = entry.requirement(n, f, options)
             if broken:
                 found.append(broken)
@@ -133,9 +147,11 @@ class Defence:
 
     def robustness(self, n: int, f: int) -> float | None:
         """The κ at which the chain is known to be (f, κ)-robust for n clients; None where a part of it has no bound."""
-        rule, options = self.rule
+        if any(told(step, f)[2] != f for step in self.steps):
+            return None
+        (rule, options, _), *before = [told(step, f) for step in reversed(self.steps)]
         kappa = rule.robustness(n, f, options)
-        for step, options in reversed(self.pre):
+        for step, options, _ in before:
             kappa = None if kappa is None else step.robustness(n, f, options, kappa)
         return kappa
 
@@ -145,8 +161,8 @@ class Defence:
             raise ValueError(f"there are {len(updates)} updates from {len(situation.client_ids)} clients")
         kept, norms, events = screen(updates, situation.params, situation.client_ids)
         n, screened = len(kept), len(updates) - len(kept)
-        f = max(0, situation.f - screened)
-        problems = self.problems(n, f) if n else [NOTHING_LEFT]
+        f, chain = max(0, situation.f - screened), self.after(screened) if screened else self
+        problems = chain.problems(n, f) if n else [NOTHING_LEFT]
         if self.trains_root and (situation.root_update is None or not situation.root_update.isfinite().all()):
             problems.append(f"{self.wants_root} needs a root update, and there is none that is finite")
         if self.probes and situation.probe is None:
@@ -158,7 +174,7 @@ class Defence:
         else:
             rows = torch.stack([updates[i].to(situation.params.dtype) for i in kept.tolist()])
         ids, sizes = situation.client_ids[kept], situation.sizes[kept]
-        verdict = self._aggregate(rows, norms[kept], replace(situation, f=f, client_ids=ids, sizes=sizes))
+        verdict = chain._aggregate(rows, norms[kept], replace(situation, f=f, client_ids=ids, sizes=sizes))
         made = verdict.update.detach()
         if made.shape != situation.params.shape or not made.is_floating_point():
             found = f"{tuple(made.shape)} of {made.dtype}"
@@ -183,8 +199,8 @@ class Defence:
         rng = rng or situation.stream.torch()
         shown = (updates, situation.previous, situation.params, situation.client_ids)
         before = [tensor._version for tensor in shown]
-        for entry, options in self.pre:
-            rows = rows.mixed(entry.call(self._supply(entry, rows, situation, rng), options))
+        for entry, options, f in [told(step, situation.f) for step in self.pre]:
+            rows = rows.mixed(entry.call(self._supply(entry, rows, replace(situation, f=f), rng), options))
         verdict = self._apply_rule(rows, situation, rng)
         if [tensor._version for tensor in shown] != before:
             names = " or ".join(entry.name for entry, _ in self.steps)
@@ -192,7 +208,8 @@ class Defence:
         return verdict
 
     def _apply_rule(self, rows: Rows, situation: Situation, rng: torch.Generator) -> Verdict:
-        entry, options = self.rule
+        entry, options, f = told(self.rule, situation.f)
+        situation = replace(situation, f=f)
         supply = self._supply(entry, rows, situation, rng)
         if entry.coordinatewise:
 

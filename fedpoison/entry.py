@@ -62,11 +62,20 @@ class Entry(Traits):
         return self.function.__module__.startswith("fedpoison.")
 
     def validate(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """All options with their defaults filled in; ValueError names every unknown or ill-typed one."""
+        """All options with their defaults filled in; ValueError names every unknown or ill-typed one.
+
+        Whatever asks for f can be given one of its own, as if it were an option.
+        """
+        own = {name: value for name, value in given.items() if name == "f" and name in self.asks}
         problems = [
             f"{self.name} has no option {name!r}; {among(name, self.options, 'options')}"
             for name in given
-            if name not in self.options
+            if name not in self.options and name not in own
+        ]
+        problems += [
+            f"{self.name}.f = {f!r}: a whole number of at least 0 is needed"
+            for f in own.values()
+            if type(f) is not int or f < 0
         ]
         values: dict[str, Any] = {}
         for name, parameter in self.options.items():
@@ -79,7 +88,7 @@ class Entry(Traits):
                 problems.append(f"{self.name}.{name} = {value!r}: {expected}")
         if problems:
             raise ValueError("; ".join(problems))
-        return values
+        return values | own
 
     def call(self, supply: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
         """Call the function with what it asks for out of `supply`, and the options."""
@@ -117,7 +126,21 @@ class Entry(Traits):
 
 
 Step = tuple[Entry, Mapping[str, Any]]
-"""An entry and its validated options."""
+"""An entry and its validated options, an f of its own among them."""
+
+
+def own_f(step: Step) -> int | None:
+    """The f that was given to a step alone."""
+    entry, options = step
+    return options.get("f") if "f" in entry.asks else None
+
+
+def told(step: Step, f: int) -> tuple[Entry, Mapping[str, Any], int]:
+    """A step's entry, the options of its function, and the f that it is told: its own, or else this one."""
+    (entry, options), own = step, own_f(step)
+    if own is None:
+        return entry, options, f
+    return entry, {name: value for name, value in options.items() if name != "f"}, own
 
 
 def goal_of(step: Step) -> str:

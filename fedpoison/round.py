@@ -105,7 +105,7 @@ def play(state: State, world: World) -> tuple[State, Record]:
         **{name: scores.get(name) for name in SCORES},
         "cohort": ids.tolist(),
         "malicious": ids[bad].tolist(),
-        "over_budget": world.threat.actor == "client" and int(bad.sum()) > situation.f,
+        "over_budget": world.threat.actor == "client" and int(bad.sum()) > world.defence.budget(situation.f),
         "f": situation.f,
         "weights": None if verdict.weights is None else verdict.weights.tolist(),
         "flagged": None if verdict.flagged is None else ids[verdict.flagged].tolist(),

@@ -69,8 +69,9 @@ class Job:
         """What one should know before the start: the chance of too many attackers, a data attack without effect."""
         found = []
         for config in self.experiment.runs:
-            clients, f = config.clients, config.f
-            if f is None or not config.malicious or config.threat.actor == "data":
+            clients = config.clients
+            f = config.defence.chain.budget(clients.cohort if config.f is None else config.f)
+            if f >= clients.cohort or not config.malicious or config.threat.actor == "data":
                 continue
             if config.threat.draw == "per_cohort" or clients.cohort == clients.count:
                 if config.expected_malicious > f:

@@ -212,6 +212,7 @@ def _count_or_true(given: Any) -> Any:
 class DefenceConfig(Section):
     """[defence]: what the server is told and does. f = "true" tells it the truth each round.
 
+    A step that asks for f may have one of its own, { name = "trimmed_mean", f = 2 }, in place of this.
     `base`: the rule that the aggregator is built around, for those that are.
     """
 

@@ -19,7 +19,8 @@ from fedpoison.checking.limits import LIMITS, breakdown
 from fedpoison.checking.robustness import kappa
 from fedpoison.checking.speed import speed
 from fedpoison.checking.symmetries import SYMMETRIES
-from fedpoison.entry import Entry
+from fedpoison.entry import Entry, own_f
+from fedpoison.errors import ConfigError
 from fedpoison.lookup import find
 
 EFFORT = 10
@@ -36,7 +37,10 @@ def findings(
 ) -> Iterator[Finding]:
     """One finding after the other, as they are made; a rule that never gives a result is tried no further."""
     entry = rule if isinstance(rule, Entry) else find("aggregator", rule)
-    subject = Subject(entry, entry.validate(options or {}), effort)
+    chosen = entry.validate(options or {})
+    if own_f((entry, chosen)) is not None:
+        raise ConfigError([f"a check tries {entry.name} with many f; f is no option of it here"])
+    subject = Subject(entry, chosen, effort)
     if not subject.shapes:
         yield Finding("result", "broken", f"no small n satisfies its needs {entry.needs!r}")
         return

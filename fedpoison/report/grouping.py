@@ -40,8 +40,10 @@ def _varies(frame: pl.DataFrame, key: str, within: list[str]) -> bool:
 
 
 def _label(name: str, keys: list[str]) -> pl.Expr:
+    short = [key.split(".")[-1] for key in keys]
+    words = [s if short.count(s) == 1 else ".".join(k.split(".")[-2:]) for s, k in zip(short, keys, strict=True)]
     details = [
-        pl.when(pl.col(k).is_null()).then(pl.lit("")).otherwise(pl.lit(f" {k.split('.')[-1]}=") + pl.col(k))
-        for k in keys
+        pl.when(pl.col(k).is_null()).then(pl.lit("")).otherwise(pl.lit(f" {word}=") + pl.col(k))
+        for k, word in zip(keys, words, strict=True)
     ]
     return pl.concat_str([pl.col(name), *details])

@@ -12,7 +12,7 @@ from rich.table import Table
 from scipy.special import stdtrit
 
 from fedpoison.errors import ConfigError
-from fedpoison.metrics import METRICS, RUN_METRICS, SCORES, TWO_CLASSES, VALIDATION, unknown, worth
+from fedpoison.metrics import DETECTION, METRICS, RUN_METRICS, SPREAD, TWO_CLASSES, VALIDATION, unknown, worth
 from fedpoison.report.frame import LASTS, Runs, measured
 from fedpoison.report.grouping import without_references
 from fedpoison.report.remarks import remarks
@@ -219,14 +219,15 @@ def _best(frame: pl.DataFrame, validated: str) -> pl.DataFrame:
 
 
 def _mean_of_last(frame: pl.DataFrame, count: int) -> pl.DataFrame:
-    """The mean of the last evaluations; of what an evaluation gives, none where one of them gave none."""
+    """The mean of the last evaluations; of a model's metric none where one of them has none."""
     evaluated = frame.drop_nulls("accuracy").sort("round")
     kept = evaluated.group_by("run", maintain_order=True).tail(count)
     fewest = min([0] if kept["run"].n_unique() < frame["run"].n_unique() else kept.group_by("run").len()["len"])
     if fewest < count:
         raise ConfigError([f"--at last{count} is the mean of {count} evaluations, and a run has {fewest}"])
-    whole = {name: pl.col(name).is_not_null().all() for name in ("attack_success", *SCORES)}
-    means = [pl.when(whole.get(name, True)).then(pl.col(name).mean()).alias(name) for name in METRICS]
+    rounds_own = {*DETECTION, *SPREAD}  # a round without attackers has no recall, and the others stand for it
+    whole = {name: name in rounds_own or pl.col(name).is_not_null().all() for name in METRICS}
+    means = [pl.when(whole[name]).then(pl.col(name).mean()).alias(name) for name in METRICS]
     others = [pl.col(name).last() for name in frame.columns if name not in {*METRICS, "run"}]
     return kept.group_by("run", maintain_order=True).agg(*others, *means)
 

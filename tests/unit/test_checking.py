@@ -21,6 +21,7 @@ from fedpoison.checking.robustness import ratio
 from fedpoison.checking.shrinking import shrink
 from fedpoison.checking.wording import exactly, number
 from fedpoison.entry import Entry
+from fedpoison.errors import ConfigError
 from fedpoison.lookup import entries, find, in_file
 from fedpoison.types import State, Update, Updates, Weights
 
@@ -149,6 +150,11 @@ def test_a_rule_that_fails_here_and_there_is_tried_on() -> None:
 def test_needs_that_nothing_satisfies_are_told() -> None:
     (finding,) = findings(sure(entries("aggregator")["krum"], needs="n > 1000"), effort=1)
     assert (finding.outcome, finding.sentence) == ("broken", "no small n satisfies its needs 'n > 1000'")
+
+
+def test_f_is_what_a_check_varies() -> None:
+    with pytest.raises(ConfigError, match="a check tries trimmed_mean with many f; f is no option of it here"):
+        check("trimmed_mean", options={"f": 2})
 
 
 def test_a_rule_that_refuses_by_itself_needs_no_needs() -> None:

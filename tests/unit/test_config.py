@@ -92,6 +92,14 @@ def test_a_component_is_a_name_or_a_table() -> None:
     assert config(threat={"knows": "all"}).threat == config(threat={"knows": ["all"]}).threat
 
 
+def test_a_step_s_own_f_is_written_down_and_read_again() -> None:
+    made = config(defence={"f": 4, "aggregator": {"name": "trimmed_mean", "f": 2}, "pre": [{"name": "nnm", "f": 1}]})
+    assert made.table()["defence"]["aggregator"] == {"name": "trimmed_mean", "f": 2}
+    assert parse(made.table()).hash == made.hash
+    assert made.hash != config(defence={"f": 4, "aggregator": "trimmed_mean", "pre": [{"name": "nnm", "f": 1}]}).hash
+    assert config(defence={"aggregator": "trimmed_mean"}).table()["defence"]["aggregator"] == {"name": "trimmed_mean"}
+
+
 def test_names_of_chains_and_attacks() -> None:
     made = config(
         threat={"malicious": 2, "data": {"name": "badnets"}, "update": "alie"},
@@ -430,6 +438,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("defence.aggregator", "mean"),
     ("defence.aggregator.tau", 0.4),
     ("defence.aggregator.iterations", 3),
+    ("defence.pre", ["nnm", {"name": "clipping", "threshold": 2.0}, {"name": "nnm", "f": 1}]),
     ("engine", "sequential"),
     ("engine", {"name": "batched", "stack": 3}),
     ("engine", {"name": "batched", "device": "cuda"}),

@@ -15,6 +15,7 @@ from fedpoison.linalg import gram as gram_module
 from fedpoison.lookup import entries, find
 from fedpoison.seeding import Stream
 from fedpoison.types import (
+    Base,
     ClientIds,
     Event,
     Gram,
@@ -260,6 +261,56 @@ def test_an_option_in_a_bound_is_quoted() -> None:
 def test_an_f_that_is_no_number_of_clients_is_refused() -> None:
     assert chain("median").problems(5, -1) == ["f must be at least 0, it is -1"]
     assert chain("median").problems(5, 6) == ["f = 6 is more than the n = 5 clients"]
+
+
+# ---- an f of a step's own
+
+
+@aggregator()
+def as_its_base(updates: Updates, base: Base, f: int) -> Update:
+    """Whatever the base makes of all."""
+    return base(updates, f)
+
+
+def test_a_step_s_own_f_stands_in_place_of_what_the_others_are_told() -> None:
+    updates, nnm = rows(10), {"name": "nnm", "f": 1}
+    own = defend(chain("trimmed_mean", options={"f": 2}), updates, f=4)
+    assert torch.equal(own.update, defend(chain("trimmed_mean"), updates, f=2).update)
+    one = defend(chain("trimmed_mean", [nnm], {"f": 2}), updates, f=4)
+    assert torch.equal(one.update, defend(chain("trimmed_mean", [nnm]), updates, f=2).update)
+    assert torch.equal(one.update, defend(chain("trimmed_mean", ["nnm"], {"f": 2}), updates, f=1).update)
+    assert not torch.equal(one.update, defend(chain("trimmed_mean", ["nnm"]), updates, f=2).update)
+    inner = defend(chain(as_its_base, base={"name": "trimmed_mean", "f": 2}), updates, f=4)
+    assert torch.equal(inner.update, own.update)
+
+
+def test_who_was_set_aside_counts_against_a_step_s_own_f_too() -> None:
+    updates, base = rows(10), {"name": "trimmed_mean", "f": 2}
+    updates[3] = torch.nan
+    for defence in (chain("trimmed_mean", options={"f": 2}), chain(as_its_base, base=base)):
+        assert torch.equal(defend(defence, updates).update, defend(chain("trimmed_mean"), updates, f=2).update)
+        assert not torch.equal(defend(defence, updates).update, defend(chain("trimmed_mean"), updates, f=3).update)
+
+
+def test_bounds_hold_for_a_step_s_own_f() -> None:
+    assert chain("krum", options={"f": 4}).problems(10, 0) == ["krum needs n > 2*f + 2: n = 10, f = 4"]
+    assert chain("krum", options={"f": 3}).problems(10, 5) == []
+    assert chain("krum", [{"name": "nnm", "f": 5}]).problems(10, 1) == ["nnm needs n > 2*f: n = 10, f = 5"]
+    assert chain(told, options={"f": 11}).problems(10, 1) == ["f = 11 is more than the n = 10 clients"]
+    base = {"name": "trimmed_mean", "f": 5}
+    assert chain(as_its_base, base=base).problems(10, 1) == [
+        "in as_its_base: trimmed_mean needs n > 2*f: n = 10, f = 5"
+    ]
+    assert chain("trimmed_mean", ["nnm"], {"f": 2}).robustness(10, 1) is None
+    assert chain("trimmed_mean", options={"f": 2}).robustness(10, 2) == chain("trimmed_mean").robustness(10, 2)
+
+
+@pytest.mark.parametrize("f", [-1, True, 1.0, "true", None])
+def test_an_own_f_is_a_whole_number_of_a_step_that_asks_for_it(f: Any) -> None:
+    with pytest.raises(ValueError, match=r"trimmed_mean\.f = .*: a whole number of at least 0 is needed"):
+        chain("trimmed_mean", options={"f": f})
+    with pytest.raises(ValueError, match="median has no option 'f'"):
+        chain("median", options={"f": 1})
 
 
 def test_as_many_updates_as_clients_are_needed() -> None:

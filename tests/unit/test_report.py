@@ -123,6 +123,23 @@ def test_options_in_which_runs_differ_are_spelled_out(swept: Runs) -> None:
     assert [" start=2" in panel for panel in panels] == [False, True]
 
 
+def test_a_rule_s_own_f_is_told_from_what_the_defence_is_told(tmp_path: Path) -> None:
+    rules = [{"name": "trimmed_mean", "f": f} for f in (1, 2)]
+    frame = grouped(
+        made(tmp_path, rounds=1, sweep={"defence.aggregator": [*rules, "trimmed_mean"], "defence.f": [2, 3]})
+    )
+    assert frame["line"].to_list() == [
+        "trimmed_mean defence.f=2",
+        "trimmed_mean defence.f=2 aggregator.f=1",
+        "trimmed_mean defence.f=2 aggregator.f=2",
+        "trimmed_mean defence.f=3",
+        "trimmed_mean defence.f=3 aggregator.f=1",
+        "trimmed_mean defence.f=3 aggregator.f=2",
+    ]
+    alone = grouped(made(tmp_path / "alone", rounds=1, sweep={"defence.aggregator": rules}))
+    assert alone["line"].to_list() == ["trimmed_mean f=1", "trimmed_mean f=2"]
+
+
 def test_a_panels_line_is_one_run_a_seed(swept: Runs) -> None:
     together = grouped(swept).group_by("panel", "line").agg(pl.col("run").n_unique(), pl.col("seed").n_unique())
     assert len(together) == 6

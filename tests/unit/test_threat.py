@@ -15,8 +15,10 @@ from fedpoison.defence import Defence
 from fedpoison.errors import ConfigError
 from fedpoison.lookup import entries, find
 from fedpoison.round import State, World, play
+from fedpoison.running import Job
 from fedpoison.seeding import Stream
 from fedpoison.simulation import build
+from fedpoison.sweep import load
 from fedpoison.threat import Threat
 from fedpoison.training import Plan, Task, Trained
 from fedpoison.types import ClientIds, Update, Updates
@@ -380,6 +382,22 @@ def test_over_budget_says_that_attackers_exceed_f(f: Any, over: bool) -> None:
     assert len(record["malicious"]) == 3
     assert record["over_budget"] is over
     assert record["f"] == (3 if f == "true" else f)
+
+
+def test_over_budget_goes_by_the_fewest_that_a_step_is_told_of() -> None:
+    chains = [
+        ({"f": 2, "aggregator": {"name": "trimmed_mean", "f": 3}}, False),
+        ({"f": 3, "aggregator": {"name": "trimmed_mean", "f": 2}}, True),
+        ({"f": "true", "pre": [{"name": "nnm", "f": 2}], "aggregator": "trimmed_mean"}, True),
+        ({"f": 2, "pre": [{"name": "nnm", "f": 3}], "aggregator": "median"}, False),
+    ]
+    for defence, over in chains:
+        world, state = world_of(defence=defence)
+        _, record = play(state, world)
+        assert record["over_budget"] is over
+        experiment = load(table(defence=defence))
+        said = [w for w in Job(experiment, Path()).warnings() if "more than f" in w]
+        assert said == ["every round has 3 attackers, more than f = 2"] * over
 
 
 def test_over_budget_follows_the_cohort() -> None:
