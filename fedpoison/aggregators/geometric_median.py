@@ -1,13 +1,17 @@
 """The geometric median, found among inner products."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from fedpoison.linalg.gram import median_distances
 from fedpoison.registry import aggregator
-from fedpoison.types import Count, Gram, Positive, SquaredDistances, Weights
+from fedpoison.types import Count, Gram, Positive, Sizes, SquaredDistances, Weights
 
 _ITERATIONS = 1000
+_OF_RFA = 4
+"""Iterations of the authors' code."""
 _SETTLED = 1e-9
 """Converged when a step is shorter than this, relative to the updates' typical distance."""
 
@@ -23,48 +27,56 @@ def squared_distances_to(gram: Gram, weights: Tensor) -> Tensor:
     source="secondary: the authors' code (smoothed Weiszfeld)",
     evidence="tests/unit/test_aggregators.py::test_geometric_median_minimises_the_sum_of_distances",
     claims=("permutation", "unanimity", "translation", "scale", "rotation"),
-    kappa="4*(1 + f/(n - 2*f))**2 if iterations is None and smoothing <= 1e-6 else None",
+    kappa="4*(1 + f/(n - 2*f))**2 if (iterations, variant, weighting) == (None,)*3 and smoothing <= 1e-6 else None",
     kappa_source="secondary: Allouah et al. 2023 (arXiv:2302.01772), of the exact median",
 )
 def geometric_median(
     gram: Gram,
     squared_distances: SquaredDistances,
+    sizes: Sizes,
     *,
     smoothing: Positive = 1e-6,
     iterations: Count | None = None,
+    variant: Literal["rfa"] | None = None,
+    weighting: Literal["sizes"] | None = None,
 ) -> Weights:
     """The point with the least sum of distances to all updates.
 
     Pillutla et al. 2022 (RFA), the smoothed Weiszfeld algorithm; every iterate is a weighted mean of the updates, so
     it needs their inner products only. `smoothing` bounds distances from below and is relative to the smallest median
-    distance of an update to the others. It runs until the weights settle, or for `iterations` from the uniform mean,
-    as RFA does. An update that is itself the minimum (after Vardi and Zhang 2000) is found at once.
+    distance of an update to the others. It runs until the weights settle, or for `iterations` from the mean. An update
+    that is itself the minimum (after Vardi and Zhang 2000) is found at once. `weighting = "sizes"`: distances and the
+    mean count by the clients' samples. `variant = "rfa"` with it is what RFA does: 4 iterations from the mean unless
+    told otherwise, and `smoothing` a distance itself, on the scale of the updates.
     """
-    n = len(gram)
+    counts, rfa = sizes if weighting else torch.ones_like(sizes), variant == "rfa"
+    settles = iterations is None and not rfa
     distances = squared_distances.sqrt()
-    if iterations is None:
-        centre = int(distances.sum(dim=1).argmin())
-        if _is_minimum(gram, distances, centre):
-            return torch.eye(n, dtype=torch.float64)[centre]
-        weights = 1 / distances.sum(dim=1)
+    if settles:
+        costs = (counts * distances).sum(dim=1)
+        centre = int(costs.argmin())
+        if _is_minimum(gram, distances, counts, centre):
+            return torch.eye(len(gram), dtype=torch.float64)[centre]
+        weights = counts / costs
         weights /= weights.sum()
     else:
-        weights = torch.full((n,), 1 / n, dtype=torch.float64)
+        weights = counts / counts.sum()
     typical = median_distances(distances).min()  # rows far away, if fewer than half, don't count
     scale = max(float(typical), torch.finfo(torch.float64).tiny ** 0.5)  # so that 1/(smoothing · scale) is finite
-    for _ in range(_ITERATIONS if iterations is None else iterations):
+    nearest = smoothing if rfa else smoothing * scale
+    for _ in range(_ITERATIONS if settles else iterations or _OF_RFA):
         before = weights
-        weights = 1 / squared_distances_to(gram, weights).sqrt().clamp(min=smoothing * scale)
+        weights = counts / squared_distances_to(gram, weights).sqrt().clamp(min=nearest)
         weights /= weights.sum()
         step = weights - before
-        if iterations is None and float(step @ gram @ step) < (_SETTLED * scale) ** 2:
+        if settles and float(step @ gram @ step) < (_SETTLED * scale) ** 2:
             break
     return weights
 
 
-def _is_minimum(gram: Gram, distances: Tensor, k: int) -> bool:
-    """Whether row k minimises: the unit vectors from it to the others add up to at most its multiplicity."""
+def _is_minimum(gram: Gram, distances: Tensor, counts: Sizes, k: int) -> bool:
+    """Whether row k minimises: unit vectors from it to the others, each times its count, add up to at most its own."""
     here = distances[k] == 0
-    pull = torch.where(here, 0.0, 1 / distances[k].masked_fill(here, 1))
+    pull = torch.where(here, 0.0, counts / distances[k].masked_fill(here, 1))
     pull[k] -= pull.sum()
-    return float(pull @ gram @ pull) <= float(here.sum()) ** 2
+    return float(pull @ gram @ pull) <= float(counts[here].sum()) ** 2

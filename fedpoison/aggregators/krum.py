@@ -1,10 +1,12 @@
 """Krum and Multi-Krum: keep the updates with the closest neighbours."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from fedpoison.registry import aggregator
-from fedpoison.types import Count, SquaredDistances, Weights
+from fedpoison.types import Count, Sizes, SquaredDistances, Weights
 
 
 def krum_scores(squared_distances: SquaredDistances, f: int) -> Tensor:
@@ -42,15 +44,23 @@ def krum(squared_distances: SquaredDistances, f: int) -> Weights:
     decides=True,
     claims=("permutation", "unanimity", "translation", "scale", "rotation"),
 )
-def multi_krum(squared_distances: SquaredDistances, f: int, *, m: Count | None = None) -> Weights:
+def multi_krum(
+    squared_distances: SquaredDistances,
+    f: int,
+    sizes: Sizes,
+    *,
+    m: Count | None = None,
+    weighting: Literal["sizes"] | None = None,
+) -> Weights:
     """The average of the m updates with the lowest Krum scores (m = n − f unless given).
 
     Blanchard et al. 2017: scores are computed once, on all updates. The default keeps as many as
-    there are honest clients; m = 1 is Krum. Ties go to the lower index.
+    there are honest clients; m = 1 is Krum. Ties go to the lower index. `weighting = "sizes"`: those that are kept
+    count by their samples, as in Flower's MultiKrum.
     """
     n = len(squared_distances)
     keep = n - f if m is None else m
     chosen = krum_scores(squared_distances, f).argsort(stable=True)[:keep]
     weights = torch.zeros(n, dtype=torch.float64)
-    weights[chosen] = 1 / keep
+    weights[chosen] = sizes[chosen] / sizes[chosen].sum() if weighting else 1 / keep
     return weights

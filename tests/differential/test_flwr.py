@@ -148,6 +148,17 @@ def test_multi_krum_agrees(n: int, f: int) -> None:
         assert_same(ours, old_flower(aggregate_krum, updates, f, m))
 
 
+@pytest.mark.parametrize(("n", "f"), SIZES)
+def test_multi_krum_agrees_on_clients_of_many_sizes(n: int, f: int) -> None:
+    sizes = torch.arange(1, n + 1)
+    for m in (2, n - f):
+        updates = rows(n, seed=n)
+        ours = aggregate("multi_krum", updates, f=f, m=m, sizes=sizes, weighting="sizes").update
+        theirs = flower(MultiKrum(num_malicious_nodes=f, num_nodes_to_select=m), updates, sizes.tolist())
+        assert_same(ours, theirs)
+        assert not torch.allclose(ours, aggregate("multi_krum", updates, f=f, m=m, sizes=sizes).update, atol=1e-4)
+
+
 # ---- where they differ
 
 

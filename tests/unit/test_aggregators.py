@@ -188,6 +188,46 @@ def test_geometric_median_of_rows_that_are_themselves_the_minimum() -> None:
     assert aggregate("geometric_median", obtuse).update.tolist() == [0, 0]
 
 
+def test_a_client_of_three_samples_counts_as_three_clients_in_the_geometric_median() -> None:
+    drawn = [rows(n, seed=n, dtype=torch.float64) for n in (3, 6, 11)]
+    vertex = torch.tensor([[9.0, 9], [1, 2], [-7, 3], [0, 4], [2, 2]], dtype=torch.float64)
+    for matrix in (*drawn, vertex):
+        sizes = torch.tensor([1, 3, 1, 2, 1, 1, 2, 1, 1, 1, 3])[: len(matrix)]
+        repeated = matrix.repeat_interleave(sizes, dim=0)
+        for more in ({}, {"iterations": 3}, {"variant": "rfa"}):
+            ours = aggregate("geometric_median", matrix, sizes=sizes, weighting="sizes", **more)
+            assert_close(ours.update, aggregate("geometric_median", repeated, **more).update, 1e-6)
+            assert not torch.allclose(ours.update, aggregate("geometric_median", matrix, **more).update)
+    sizes = torch.tensor([1, 9, 1, 1, 1])
+    assert aggregate("geometric_median", vertex, sizes=sizes, weighting="sizes").update.tolist() == [1, 2]
+
+
+def rfa(points: Tensor, alphas: Tensor, smoothing: float, iterations: int) -> Tensor:
+    """Algorithm 2 of Pillutla et al. (arXiv:1912.13445) from the weighted mean, as the authors' code has it."""
+    centre = alphas @ points / alphas.sum()
+    for _ in range(iterations):
+        betas = alphas / (points - centre).norm(dim=1).clamp(min=smoothing)
+        centre = betas @ points / betas.sum()
+    return centre
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3])
+def test_rfa_equals_its_algorithm_on_any_scale(scale: float) -> None:
+    for n, seed in ((5, 0), (10, 1), (25, 2)):
+        matrix = scale * rows(n, seed=seed, dtype=torch.float64)
+        sizes = torch.arange(1.0, n + 1, dtype=torch.float64)
+        for smoothing, iterations in ((1e-6, 4), (1.0, 1), (1e-5, 7)):
+            found = aggregate(
+                *("geometric_median", matrix),
+                sizes=sizes,
+                variant="rfa",
+                weighting="sizes",
+                smoothing=smoothing,
+                **({} if iterations == 4 else {"iterations": iterations}),
+            )
+            assert_close(found.update / scale, rfa(matrix, sizes, smoothing, iterations) / scale, 1e-9)
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e6])
 def test_geometric_median_is_as_exact_for_small_updates_as_for_large(scale: float) -> None:
     for n in (5, 6, 11):

@@ -30,7 +30,8 @@ def alie(benign: Updates, n_malicious: int, n: int, say: Callable[[str], None], 
     """A Little Is Enough: all sit z standard deviations below the honest mean of each coordinate.
 
     Baruch et al. 2019: mean − z · std with the population's standard deviation; z from n and
-    the number of attackers unless given. Where that z is not positive and finite it says so and takes 0.
+    the number of attackers unless given. Where that z is not positive and finite it says so and takes 0. Updates are
+    minus gradients: this is below the mean of updates, above that of gradients; z < 0 is on the other side.
     """
     if z is None:
         z = largest_hidden_z(n, n_malicious)

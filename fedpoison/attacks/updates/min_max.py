@@ -23,7 +23,9 @@ def min_max(benign: Updates, n_malicious: int, *, direction: Direction = "std") 
 
     Shejwalkar and Houmansadr 2021, AGR-agnostic: the mean plus γ times minus the coordinates' standard deviation
     ("std", the population's), minus the mean's direction ("unit") or its signs ("sign"). γ is the largest that the
-    bound allows, from a quadratic equation for each honest update, where the paper halves intervals.
+    bound allows, from a quadratic equation for each honest update, where the paper halves intervals. Updates are minus
+    gradients: "std" sits below the mean of updates, so above that of gradients; "unit" and "sign" turn back towards 0
+    and beyond, which is the same side of both.
     """
     mean, step = _mean(benign), _step(benign, direction)
     square, along, apart = _moments(benign, mean, step)
@@ -42,7 +44,8 @@ def min_max(benign: Updates, n_malicious: int, *, direction: Direction = "std") 
 def min_sum(benign: Updates, n_malicious: int, *, direction: Direction = "std") -> Crafted:
     """As min_max, the sum of squared distances to the honest updates no larger than that of any of these.
 
-    Shejwalkar and Houmansadr 2021. About the mean the cross terms cancel, so γ has one equation.
+    Shejwalkar and Houmansadr 2021. About the mean the cross terms cancel, so γ has one equation. It sits on the
+    side of the mean on which min_max sits.
     """
     mean, step = _mean(benign), _step(benign, direction)
     square, _, apart = _moments(benign, mean, step)
