@@ -216,15 +216,21 @@ def data_attack(
 
 
 def dataset(
-    *, licence: str, places: tuple[str, ...] = (), contents: tuple[str, ...] = (), recipe: Any = None
+    *,
+    licence: str,
+    places: tuple[str, ...] = (),
+    contents: tuple[str, ...] = (),
+    recipe: Any = None,
+    revision: int = 0,
 ) -> Callable[[F], F]:
     """Enter a data set: a function of its options alone that returns a `Dataset`.
 
     `places`: options that say where the files lie and cannot change a sample, because checksums are checked.
     `contents`: options that name a file or folder of the user's; what it holds, not its name, tells runs apart.
     `recipe`: how it is fetched (a `fedpoison.data.store.Recipe`), if it has to be.
+    `revision`: how often what it makes of the same options was changed; runs are told apart by it.
     """
-    return _decorator("dataset", licence=licence, places=places, contents=contents, recipe=recipe)
+    return _decorator("dataset", licence=licence, places=places, contents=contents, recipe=recipe, revision=revision)
 
 
 def partition(*, paper: str = "", revision: int = 0) -> Callable[[F], F]:

@@ -1,14 +1,15 @@
-"""`fedpoison data list` and `fedpoison data fetch`."""
+"""`fedpoison data list`, `fedpoison data fetch` and `fedpoison data describe`."""
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from fedpoison.cli import app, output
 
-data = App(name="data", help="List the data sets, and fetch those that do not come with the package.")
+data = App(name="data", help="List the data sets, fetch those that do not come with the package, describe your own.")
 app.command(data)
 
 
@@ -108,3 +109,75 @@ def fetch(names: list[str], /) -> None:
         console.print(f"{entry.name} is in {file.parent}", markup=False)
     if failures:
         raise FetchError("\n".join(failures))
+
+
+Several = Annotated[list[str] | None, Parameter(negative=())]
+
+
+@data.command
+def describe(
+    file: Path,
+    /,
+    *,
+    label: str = "label",
+    client: str | None = None,
+    test_share: float = 0.2,
+    sample: str = "",
+    missing: Several = None,
+    drop: Several = None,
+    columns: Several = None,
+    categories: int | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Show how a table is read: what becomes of each column, which numbers labels and clients get.
+
+    What would be refused is said below the tables.
+
+    Examples:
+
+    fedpoison data describe bank.csv --label default --client site
+
+    fedpoison data describe bank.csv --label default --drop id --drop opened --missing unbekannt
+
+    Parameters
+    ----------
+    file
+        A CSV file, or a folder of parquet files; the options are those of `[data]`.
+    label
+        The column of classes.
+    client
+        The column that says whom a row belongs to.
+    test_share
+        Of a CSV file: how much of each class is for testing.
+    sample
+        Of parquet files: the column of pictures or lists.
+    missing
+        What stands for a missing value, besides the usual signs among numbers; may be given several times.
+    drop
+        A column to leave out; may be given several times.
+    columns
+        A column to take, and no others than those that are given so.
+    categories
+        How many different words a column may have.
+    as_json
+        The same for machines.
+    """
+    from fedpoison.data.columns import Choice
+    from fedpoison.data.files import describe as read
+    from fedpoison.errors import ConfigError
+    from fedpoison.report.described import tables
+
+    chosen = None if columns is None else tuple(columns)
+    choice = Choice(tuple(missing or ()), tuple(drop or ()), chosen, categories)
+    try:
+        reading = read(file.expanduser(), label, client, test_share, sample, choice)
+    except ValueError as error:
+        raise ConfigError([str(error)]) from error
+    if as_json:
+        print(json.dumps(reading.describe(), indent=1))
+        return
+    console = output()
+    for part in tables(reading):
+        console.print(part)
+    for line in reading.wrong():
+        console.print(line, markup=False)

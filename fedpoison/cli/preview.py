@@ -21,8 +21,9 @@ def preview(
 ) -> None:
     """Show who would hold what, and what attacks make of it: tables and pictures, before anything runs.
 
-    Each partition of an experiment has its counts; each attack on data what it changes, in how many samples of whom,
-    and how well detectors tell these from clean ones.
+    A table of yours has what became of its columns, and which numbers labels and clients got; each partition of an
+    experiment its counts; each attack on data what it changes, in how many samples of whom, and how well detectors
+    tell these from clean ones.
 
     Examples:
 
@@ -49,6 +50,7 @@ def preview(
     from fedpoison.choice import parse_assignment
     from fedpoison.errors import ConfigError
     from fedpoison.report import poison_figure
+    from fedpoison.report.described import tables as described
     from fedpoison.report.poison import poisonings
     from fedpoison.report.poison_table import pictures, tables
     from fedpoison.report.preview import save, splits, summary, table
@@ -62,6 +64,9 @@ def preview(
             of = {split.key: [p.describe() for p in poison if p.split == split.key] for split in found}
             print(json.dumps([{**split.describe(), "poison": of[split.key]} for split in found]))
             return
+        for reading in dict.fromkeys(split.reading for split in found if split.reading):
+            for of_data in described(reading):
+                console.print(of_data)
         for split in found:
             console.print(table(split))
             print(summary(split))

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedpoison.data.reading import Reading
+
 _CHANNELS = (1, 3, 4)
 """What pictures have: grey, colours, or these with an opacity."""
 
@@ -21,7 +23,7 @@ class Dataset:
     Images are float32 in [0, 1], [N, C, H, W]; or [N, features] for tables, of any size; or, with a `vocabulary`,
     int64 tokens [N, length], 0 to vocabulary − 1. Labels are int64 [N], 0 to n_classes − 1. `clients` int64 [N]: whom
     each train sample belongs to by nature. `seen_through`: the images are what a frozen net made of such samples, of
-    any shape and size.
+    any shape and size. `reading`: how a table of a user's was read.
     """
 
     train_images: Tensor
@@ -32,6 +34,7 @@ class Dataset:
     clients: Tensor | None = None
     vocabulary: int | None = None
     seen_through: bool = False
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         try:

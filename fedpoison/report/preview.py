@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fedpoison.component import Component
 from fedpoison.config import Config
+from fedpoison.data.reading import Reading
 from fedpoison.simulation import build
 from fedpoison.sweep import Experiment
 
@@ -34,7 +35,7 @@ _FORMATS = (".png", ".pdf", ".svg")
 class Split:
     """One partition of one seed: samples a client and class [n, C], label skews [n], and who is malicious all along.
 
-    `key`: what tells it from others.
+    `key`: what tells it from others; `reading`: how a table of the user's was read.
     """
 
     title: str
@@ -42,6 +43,7 @@ class Split:
     skews: Tensor
     malicious: frozenset[int]
     key: str = ""
+    reading: Reading | None = None
 
     def describe(self) -> dict[str, Any]:
         """The same as plain values, for machines."""
@@ -50,6 +52,7 @@ class Split:
             "counts": self.counts.tolist(),
             "skew": self.skews.tolist(),
             "malicious": sorted(self.malicious),
+            **({"reading": self.reading.describe()} if self.reading else {}),
         }
 
 
@@ -90,7 +93,8 @@ def _split(config: Config, key: str) -> Split:
     shards = (federation.shard(i) for i in ids.tolist())
     counts = torch.stack([torch.bincount(labels[shard.index], minlength=classes) for shard in shards])
     fixed = world.threat.fixed_ids
-    return Split(split_title(config, fixed), counts, federation.skew(ids), fixed, key)
+    reading = federation.dataset.reading
+    return Split(split_title(config, fixed), counts, federation.skew(ids), fixed, key, reading)
 
 
 def table(split: Split) -> Table:

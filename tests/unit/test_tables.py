@@ -167,12 +167,12 @@ NUMBERS = {"x": [[1.0, 2.0], [3.0, 4.0]], "label": ["a", "c"]}
     ("train", "test", "message"),
     [
         ({}, {"label": ["b", "a"]}, r"the test part has labels \['b'\] that no train row has"),
-        ({"label": [0, None]}, {"label": [0, 1]}, "or some are missing"),
+        ({"label": [0, None]}, {"label": [0, 1]}, "1 row without a label, 'label': row 1 of train"),
         ({"x": [[1.0], [2.0, 3.0]]}, {}, "the lists in 'x' are not numbers, or not all of one length"),
         ({"x": [["p"], ["q"]]}, {}, "the lists in 'x' are not numbers"),
-        ({"x": [[1.0, 2.0], None]}, {}, "1 rows have no sample"),
+        ({"x": [[1.0, 2.0], None]}, {}, "1 row without a sample, 'x': row 1 of train"),
         ({"x": [png(1), png(1, "L")]}, {"x": [png(1), png(2)]}, r"not all of one size and colour: \(1, 4, 5\), \(3, "),
-        ({"who": ["k", None]}, {}, "1 rows have no 'who', which says whose they are"),
+        ({"who": ["k", None]}, {}, "1 row without a 'who', which says whose it is: row 1 of train"),
     ],
 )
 def test_a_folder_of_parquet_files_that_cannot_be_is_refused(
