@@ -12,10 +12,11 @@ from torch import Tensor
 from fedpoison import parallel
 from fedpoison.defence import Defence, Situation
 from fedpoison.entry import Step
+from fedpoison.given import Given, matrix_of, most_common_row, point_of, rows_of, tensor_of, vector_of, whole
 from fedpoison.lookup import find
 from fedpoison.seeding import Stream
 from fedpoison.threat import Scene, craft_with
-from fedpoison.types import Layer, Probe, Updates, Verdict
+from fedpoison.types import Layer, Probe, Verdict
 
 Named = str | Callable[..., Any]
 
@@ -27,44 +28,49 @@ def chain(
     base: Named | Mapping[str, Any] | None = None,
 ) -> Defence:
     """A defence from names (or decorated functions); a pre-aggregator or base with options is a table with `name`."""
+    if isinstance(pre, str | Mapping) or not isinstance(pre, Sequence):
+        raise ValueError(f"pre is a list of steps, as [{pre!r}]")
     steps = tuple(_step("preaggregator", p) for p in pre)
     inner = None if base is None else _step("aggregator", base)
     return Defence(steps, _step("aggregator", aggregator, options or {}), inner)
 
 
+@torch.inference_mode(False)
 def aggregate(
     aggregator: Named,
-    updates: Tensor | Sequence[Tensor],
+    updates: Given,
     *,
     f: int = 0,
     pre: Sequence[Named | Mapping[str, Any]] = (),
     base: Named | Mapping[str, Any] | None = None,
-    sizes: Tensor | None = None,
-    client_ids: Tensor | None = None,
-    previous: Tensor | None = None,
-    root_update: Tensor | None = None,
-    params: Tensor | None = None,
+    sizes: Given | None = None,
+    client_ids: Given | None = None,
+    previous: Given | None = None,
+    root_update: Given | None = None,
+    params: Given | None = None,
     layers: Sequence[Layer] = (),
     probe: Probe | None = None,
-    state: Mapping[str, Tensor] | None = None,
+    state: Mapping[str, Given] | None = None,
     seed: int = 0,
     round: int = 1,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
+    **named: Any,
 ) -> Verdict:
     """Aggregate one round's updates as a run would: screened, mixed by `pre`, aggregated.
 
-    `updates`: [n, d] of float32 or float64, or n tensors of which those that are not [d] and finite are set
-    aside. `f`: how many may be malicious. `previous`: last round's aggregate, `state`: the last Verdict's;
+    `updates`: [n, d] of float32 or float64, or n rows of which those that are not [d] and finite are set aside. These
+    and other numbers are tensors, arrays or lists.
+    `f`: how many may be malicious. `previous`: last round's aggregate, `state`: the last Verdict's;
     `root_update`: what training on the server's root set gave; `probe`: tries an update on that set; `layers`: which
     columns are which parameter's (one of all columns unless given); `base`: the rule that the rule is built around.
-    `options`: the rule's. ValueError if the chain cannot take (n, f), with the bound.
+    `options`: the rule's, also by name where this function has none of that name. ValueError if the chain cannot take
+    (n, f), with the bound.
     """
-    defence = chain(aggregator, pre, options, base)
-    n = len(updates)
+    defence = chain(aggregator, pre, _together(options, named), base)
+    rows, f = rows_of("updates", updates), whole("f", f)
+    n = len(rows)
     if not n:
         raise ValueError("there are no updates to aggregate")
-    if isinstance(updates, Tensor) and (updates.dim() != 2 or not updates.is_floating_point()):
-        raise ValueError(f"updates must be a floating-point matrix [n, d], not {tuple(updates.shape)} {updates.dtype}")
     problems = defence.problems(n, f)
     if defence.trains_root and root_update is None:
         problems.append(f"{defence.wants_root} needs root_update")
@@ -72,79 +78,90 @@ def aggregate(
         problems.append(f"{defence.wants_root} needs probe")
     if problems:
         raise ValueError("; ".join(problems))
-    updates = updates.detach() if isinstance(updates, Tensor) else [row.detach() for row in updates]
-    like = next((v for v in (params, previous) if v is not None), None)
-    like = _most_common_row(updates) if like is None else like
-    if like.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"updates must be float32 or float64, not {like.dtype}")
-    nothing = torch.zeros_like(like)
-    parts = _checked(layers, len(like)) if layers else (Layer("all", slice(0, len(like)), (len(like),)),)
+    vectors = {name: point_of(name, v) for name, v in (("params", params), ("previous", previous)) if v is not None}
+    like = next(iter(vectors.values()), None)
+    like = most_common_row("updates", rows) if like is None else like
+    d, nothing = len(like), torch.zeros_like(like)
+    parts = _checked(layers, d) if layers else (Layer("all", slice(0, d), (d,)),)
     if misfits := defence.misfits(parts):
         raise ValueError("; ".join(misfits))
     situation = Situation(
         f=f,
-        client_ids=torch.arange(n) if client_ids is None else client_ids,
-        sizes=torch.ones(n, dtype=torch.float64) if sizes is None else sizes.double(),
-        params=nothing if params is None else params,
-        previous=nothing if previous is None else previous,
+        client_ids=torch.arange(n) if client_ids is None else _whole_numbers(vector_of("client_ids", client_ids, n)),
+        sizes=torch.ones(n, dtype=torch.float64) if sizes is None else vector_of("sizes", sizes, n).double(),
+        params=vectors.get("params", nothing),
+        previous=nothing if previous is None else vector_of("previous", previous, d),
         stream=Stream(seed, "defence", round),
-        state=state or {},
-        root_update=root_update,
+        state=_memory(state),
+        root_update=None if root_update is None else vector_of("root_update", root_update, d),
         layers=parts,
         probe=probe,
     )
     with parallel.using(parallel.workers()):
-        return defence(updates, situation)
+        return defence(rows, situation)
 
 
+@torch.inference_mode(False)
 def craft(
     attack: Named,
     *,
     n_malicious: int,
-    benign: Updates | None = None,
-    own: Tensor | None = None,
+    benign: Given | None = None,
+    own: Given | None = None,
     n: int | None = None,
-    params: Tensor | None = None,
-    previous: Tensor | None = None,
+    params: Given | None = None,
+    previous: Given | None = None,
     server_lr: float = 1.0,
     defend: Callable[[Tensor], Verdict] | None = None,
-    state: Mapping[str, Tensor] | None = None,
+    state: Mapping[str, Given] | None = None,
     seed: int = 0,
     round: int = 1,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
+    **named: Any,
 ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
     """Craft the malicious updates [n_malicious, d] of one round.
 
     `benign` [b, d]: honest updates the attackers know; `own` [n_malicious, d]: what they trained; `n`: clients in
-    the round (b + n_malicious unless given). What the attack's signature asks for must be given: ValueError says
+    the round (b + n_malicious unless given). Numbers are tensors, arrays or lists. `options`: the attack's, also by
+    name where this function has none of that name. What the attack's signature asks for must be given: ValueError says
     what is missing. An attack's remarks are warnings. One with memory gives (updates, state).
     """
-    step = _step("update_attack", attack, options)
-    some = next((t for t in (benign, own) if t is not None), None)
-    if params is None and some is not None:
-        params = torch.zeros_like(some[0])
-    if n is None and benign is not None:
-        n = len(benign) + n_malicious
-    given = {"benign": benign, "own": own, "defend": defend, "n": n, "params": params}
-    missing = [word for word in step[0].asks if word in given and given[word] is None]
+    step = _step("update_attack", attack, _together(options, named))
+    known = {name: matrix_of(name, rows) for name, rows in (("benign", benign), ("own", own)) if rows is not None}
+    like = next((rows.new_zeros(rows.shape[1]) for rows in known.values()), None)
+    like = like if params is None else point_of("params", params)
+    if (n_malicious := whole("n_malicious", n_malicious)) < 1:
+        raise ValueError(f"n_malicious must be at least 1, it is {n_malicious}")
+    n = len(known["benign"]) + n_malicious if n is None and "benign" in known else n
+    given = {"defend": defend, "n": n, "params": like, **{name: rows for name, rows in known.items() if len(rows)}}
+    missing = [word for word in step[0].asks if word in _OF_A_ROUND and given.get(word) is None]
     if missing:
         raise ValueError(f"{step[0].name} asks for {', '.join(missing)}, which is not given")
-    if own is not None and len(own) != n_malicious:
-        raise ValueError(f"own has {len(own)} rows for n_malicious = {n_malicious}")
-    like = torch.zeros(0) if params is None else params
+    if own is not None and len(known["own"]) != n_malicious:
+        raise ValueError(f"own has {len(known['own'])} rows for n_malicious = {n_malicious}")
+    if n is not None and whole("n", n) < n_malicious:
+        raise ValueError(f"n = {n} clients are fewer than n_malicious = {n_malicious}")
+    if not 0 < server_lr < math.inf:
+        raise ValueError(f"server_lr must be more than 0, it is {server_lr}")
+    like = torch.zeros(0) if like is None else like
+    for name, rows in known.items():
+        if rows.shape[1] != len(like):
+            raise ValueError(
+                f"{name} must have {len(like)} columns, as many as there are parameters, not {rows.shape[1]}"
+            )
     none = like.new_empty(0, len(like))
     scene = Scene(
-        honest=none if benign is None else benign,
+        honest=known.get("benign", none),
         twins=none,
-        own=none if own is None else own,
+        own=known.get("own", none),
         n_malicious=n_malicious,
         n=n or n_malicious,
         params=like,
-        previous=torch.zeros_like(like) if previous is None else previous,
+        previous=torch.zeros_like(like) if previous is None else vector_of("previous", previous, len(like)),
         server_lr=server_lr,
         defend=defend,
         stream=Stream(seed, "attack", round),
-        state=dict(state or {}),
+        state=_memory(state),
     )
     crafted, memory, remarks = craft_with(step, ("all", "defence"), scene)
     for remark in remarks:
@@ -152,9 +169,33 @@ def craft(
     return (crafted, memory) if "state" in step[0].asks else crafted
 
 
+_OF_A_ROUND = {"benign", "own", "defend", "n", "params"}
+"""What an attack may ask for and only the caller can know."""
+
+
+def _together(options: Mapping[str, Any] | None, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Options given in a mapping and by name."""
+    twice = sorted({*(options or {})} & {*named})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} is given among the options and by name")
+    return {**(options or {}), **named}
+
+
+def _memory(state: Mapping[str, Given] | None) -> dict[str, Tensor]:
+    return {name: tensor_of(f"state[{name!r}]", value) for name, value in (state or {}).items()}
+
+
+def _whole_numbers(ids: Tensor) -> Tensor:
+    if ids.is_floating_point() or ids.dtype == torch.bool:
+        raise ValueError(f"client_ids must be whole numbers, not {ids.dtype}")
+    return ids.long()
+
+
 def _step(kind: str, named: Named | Mapping[str, Any], options: Mapping[str, Any] | None = None) -> Step:
     if isinstance(named, Mapping):
         table = dict(named)
+        if "name" not in table:
+            raise ValueError(f"a {kind} with options is a table with its name, such as {{'name': …}}, not {table}")
         return _step(kind, table.pop("name"), table)
     entry = find(kind, named)
     return entry, entry.validate(options or {})
@@ -166,11 +207,3 @@ def _checked(layers: Sequence[Layer], d: int) -> tuple[Layer, ...]:
     if [layer.columns for layer in layers] != wanted or wanted[-1].stop != d:
         raise ValueError(f"layers must follow one another through all {d} columns: {list(layers)}")
     return tuple(layers)
-
-
-def _most_common_row(updates: Tensor | Sequence[Tensor]) -> Tensor:
-    """A row of the shape and type that most vectors have: what the others are screened against."""
-    if isinstance(updates, Tensor):
-        return updates[0]
-    kinds = [(row.dim() == 1 and row.is_floating_point(), tuple(row.shape), row.dtype) for row in updates]
-    return updates[kinds.index(max(kinds, key=lambda kind: (kind[0], kinds.count(kind))))]

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedpoison.entry import Entry, Step, own_f, told, unpack
+from fedpoison.entry import Entry, Step, own_f, told
 from fedpoison.linalg.blocks import row_norms
+from fedpoison.results import as_chosen, as_mixing, as_tensor, as_vector, as_weights, unpack
 from fedpoison.rows import Rows
 from fedpoison.seeding import Stream
 from fedpoison.types import (
@@ -22,7 +23,6 @@ from fedpoison.types import (
     ClientIds,
     Event,
     Layer,
-    Noisy,
     Norms,
     Params,
     Probe,
@@ -35,8 +35,6 @@ from fedpoison.vocabulary import NOTHING_LEFT, REFERENCES
 
 _NOT_OF_ROWS = {"client_ids", "state", "params", "previous", "root_update", "zero_model", "layers", "base", "probe"}
 """What a rule cannot ask for when it is another's base: its rows may be parts of updates, or made up."""
-_UNIT = 1e-6
-"""How far the sum of weights may be from 1, relative to the sum of their sizes if that is more."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ class Defence:
             elif self.base and entry is self.rule[0]:
                 found.append(f"base = {self.base[0].name!r} is for rules built around another; {entry.name} is not")
             if entry.rows:
-                n, merged = entry.rows(n, **options), entry.name
+                n, merged = entry.count("rows", n, **options), entry.name
         return found
 
     def misfits(self, layers: tuple[Layer, ...]) -> list[str]:
@@ -142,7 +140,7 @@ class Defence:
         words = _NOT_OF_ROWS & {*inner.asks, *inner.references}
         if words:
             return [f"{entry.name} shows its base rows that no client sent, and {inner.name} asks for {min(words)}"]
-        rows = entry.base_rows(n, f, **options) if entry.base_rows else n
+        rows = entry.count("base_rows", n, f, **options) if entry.base_rows else n
         return [f"in {entry.name}: {problem}" for problem in Defence((), self.base).problems(rows, f)]
 
     def robustness(self, n: int, f: int) -> float | None:
@@ -175,17 +173,12 @@ class Defence:
             rows = torch.stack([updates[i].to(situation.params.dtype) for i in kept.tolist()])
         ids, sizes = situation.client_ids[kept], situation.sizes[kept]
         verdict = chain._aggregate(rows, norms[kept], replace(situation, f=f, client_ids=ids, sizes=sizes))
-        made = verdict.update.detach()
-        if made.shape != situation.params.shape or not made.is_floating_point():
-            found = f"{tuple(made.shape)} of {made.dtype}"
-            raise ValueError(
-                f"{self.rule[0].name} must return {len(situation.params)} floating-point numbers, not {found}"
-            )
+        made = verdict.update.to(situation.params.dtype)
         if not torch.stack(made.aminmax()).isfinite().all():
             return _skip(situation, norms, events, "the aggregate is not finite")
         weights = _spread(verdict.weights, kept, len(updates), 0.0)
         flagged = _spread(verdict.flagged, kept, len(updates), True)
-        return replace(verdict, norms=norms, weights=weights, flagged=flagged, events=events)
+        return replace(verdict, update=made, norms=norms, weights=weights, flagged=flagged, events=events)
 
     def _aggregate(
         self, updates: Updates, norms: Norms, situation: Situation, rng: torch.Generator | None = None
@@ -197,15 +190,11 @@ class Defence:
         references = {name: origin if (vector := vectors.get(name)) is None else vector for name in self.references}
         rows = Rows(updates, norms, situation.sizes.double(), references)
         rng = rng or situation.stream.torch()
-        shown = (updates, situation.previous, situation.params, situation.client_ids)
-        before = [tensor._version for tensor in shown]
         for entry, options, f in [told(step, situation.f) for step in self.pre]:
-            rows = rows.mixed(entry.call(self._supply(entry, rows, replace(situation, f=f), rng), options))
-        verdict = self._apply_rule(rows, situation, rng)
-        if [tensor._version for tensor in shown] != before:
-            names = " or ".join(entry.name for entry, _ in self.steps)
-            raise ValueError(f"{names} changed in place what it was shown")
-        return verdict
+            mixing = entry.call(self._supply(entry, rows, replace(situation, f=f), rng), options)
+            into = entry.count("rows", rows.count, **options) if entry.rows else rows.count
+            rows = rows.mixed(as_mixing(entry, mixing, into, rows.count))
+        return self._apply_rule(rows, situation, rng)
 
     def _apply_rule(self, rows: Rows, situation: Situation, rng: torch.Generator) -> Verdict:
         entry, options, f = told(self.rule, situation.f)
@@ -214,9 +203,8 @@ class Defence:
         if entry.coordinatewise:
 
             def rule(block: Updates) -> Update:
-                shown = block if entry.ours else block.clone()  # others may write into what they are shown
-                result: Update = entry.call({**supply, "updates": shown}, options)
-                return result
+                made = as_tensor(entry, entry.call({**supply, "updates": block}, options), "[d]")
+                return as_vector(entry, made.to(block.dtype), block.shape[1])
 
             update = rows.by_columns(rule)
             return Verdict(update, state=situation.state)
@@ -224,22 +212,17 @@ class Defence:
         if "state" in entry.asks:
             result, state = unpack(entry, result)
         decided = entry.decides and all(step.keeps_clients for step, _ in self.pre)
+        d = len(situation.params)
         if isinstance(result, Chosen):
-            return Verdict(result.update.clone(), flagged=~result.kept if decided else None, state=state)
+            update, kept = as_chosen(entry, result, rows.count, d)
+            return Verdict(update.clone(), flagged=~kept if decided else None, state=state)
         if entry.returns == "update":
-            return Verdict(result.clone(), state=state)
-        noise = result.deviation if isinstance(result, Noisy) else 0.0
-        result = result.weights if isinstance(result, Noisy) else result
-        size, total = rows.count + len(entry.references), float(result.double().sum())
-        rounding = _UNIT * max(1.0, float(result.double().abs().sum()))  # scaling up tiny rows takes huge weights
-        if result.shape != (size,) or abs(total - 1) > rounding:
-            raise ValueError(
-                f"{entry.name} must return {size} weights that sum to 1: {tuple(result.shape)}, {total:.6g}"
-            )
-        update, weights = rows.combine(result, entry.references)
+            return Verdict(as_vector(entry, result, d).clone(), state=state)
+        given, noise = as_weights(entry, result, rows.count + len(entry.references))
+        update, weights = rows.combine(given, entry.references)
         if noise:  # drawn in float64, so that both precisions get the same
             update += (noise * torch.randn(len(update), generator=rng, dtype=torch.float64)).to(update.dtype)
-        flagged = result[: rows.count] == 0 if decided else None
+        flagged = given[: rows.count] == 0 if decided else None
         return Verdict(update, weights=weights, flagged=flagged, state=state)
 
     def _supply(self, entry: Entry, rows: Rows, situation: Situation, rng: torch.Generator) -> dict[str, Any]:

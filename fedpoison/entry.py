@@ -3,12 +3,19 @@
 import inspect
 import json
 import math
+import operator
 import re
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import Tensor
+
+from fedpoison.errors import AlgorithmError
+from fedpoison.vocabulary import GOALS, LENT
 
 from fedpoison.spelling import among
 
@@ -91,13 +98,58 @@ class Entry(Traits):
         return values | own
 
     def call(self, supply: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
-        """Call the function with what it asks for out of `supply`, and the options."""
-        return self.function(**{name: supply[name] for name in self.asks}, **options)
+        """Call the function with what it asks for out of `supply`, and the options.
+
+        A user's gets copies of what it is lent: what it writes through NumPy is not seen. AlgorithmError if it writes
+        otherwise, unless to a block of columns, or fails.
+        """
+        given = {word: supply[word] for word in self.asks}
+        lent = {word: value for word, value in given.items() if word in LENT and isinstance(value, Tensor)}
+        if not self.ours:
+            lent = {word: value.clone() for word, value in lent.items()}
+        before = [value._version for value in lent.values()]
+        result = self._guarded(self.function, **{**given, **lent}, **options)
+        if [value._version for value in lent.values()] != before and not self.coordinatewise:
+            raise self.fault("changed in place what it was shown")
+        return result
+
+    def tell(self, trait: str, *known: Any, **options: Any) -> Any:
+        """What its function, or a trait that is one, makes of these; AlgorithmError if a user's fails."""
+        return self._guarded(getattr(self, trait), *known, **options)
+
+    def count(self, trait: str, *known: Any, **options: Any) -> int:
+        """The same of a trait that says how many rows there are."""
+        rows = self.tell(trait, *known, **options)
+        try:
+            return operator.index(rows)
+        except TypeError as error:
+            raise self.fault(f"must say by {trait} how many rows there are, a whole number and not {rows!r}") from error
+
+    def fault(self, what: str, error: BaseException | None = None) -> AlgorithmError:
+        """An error that says what it did wrong, behind its file and line where it is a user's."""
+        place = "" if self.ours else f"{place_of(self.function, error)}: "
+        return AlgorithmError(f"{place}{self.name} {what}", type(error).__name__ if error else "result")
+
+    def _value(self, bound: str, names: Mapping[str, Any]) -> Any:
+        try:
+            return eval(bound, _NAMES, dict(names))
+        except Exception as error:
+            raise self.fault(f"says {bound!r}, which fails with {in_words(error)}", error) from error
+
+    def _guarded(self, function: Callable[..., Any], *known: Any, **named: Any) -> Any:
+        try:
+            return function(*known, **named)
+        except AlgorithmError:  # another algorithm's, called from inside this one
+            raise
+        except (Exception, SystemExit) as error:
+            if self.ours:
+                raise
+            raise self.fault(f"fails with {in_words(error)}", error) from error
 
     def requirement(self, n: int, f: int, options: Mapping[str, Any]) -> str | None:
         """None if n rows with f malicious ones can be taken, else the sentence that says why not."""
         for bound in (self.needs or "").split("; "):
-            if bound and not eval(bound, _NAMES, {**options, "n": n, "f": f}):
+            if bound and not self._value(bound, {**options, "n": n, "f": f}):
                 named = {"n": n, "f": f, **{k: v for k, v in options.items() if k in re.findall(r"\w+", bound)}}
                 return f"{self.name} needs {bound}: {', '.join(f'{k} = {v}' for k, v in named.items())}"
         return None
@@ -109,7 +161,7 @@ class Entry(Traits):
         """
         if self.kappa is None or not 0 <= 2 * f < n or self.requirement(n, f, options) is not None:
             return None
-        value = eval(self.kappa, _NAMES, {**options, "n": n, "f": f, "kappa": kappa})
+        value = self._value(self.kappa, {**options, "n": n, "f": f, "kappa": kappa})
         return None if value is None else float(value)
 
     def describe(self) -> dict[str, Any]:
@@ -146,15 +198,27 @@ def told(step: Step, f: int) -> tuple[Entry, Mapping[str, Any], int]:
 def goal_of(step: Step) -> str:
     """What an attack on data with these options is after, one of vocabulary.GOALS."""
     entry, options = step
-    goal: str = entry.goal if isinstance(entry.goal, str) else entry.goal(**options)
+    goal: str = entry.goal if isinstance(entry.goal, str) else entry.tell("goal", **options)
+    if goal not in GOALS:
+        raise entry.fault(f"says that its goal is {goal!r}; there are {', '.join(GOALS)}")
     return goal
 
 
-def unpack(entry: Entry, result: Any) -> tuple[Any, dict[str, Any]]:
-    """The result and the memory that a function with `state` returned; ValueError if it returned something else."""
-    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
-        return result
-    raise ValueError(f"{entry.name} asks for state and must return (result, state), not {type(result).__name__}")
+def place_of(function: Callable[..., Any], error: BaseException | None = None) -> str:
+    """The file and line where an error left a function's own file, or where the function begins."""
+    function = inspect.unwrap(function)
+    steps = [] if error is None else traceback.walk_tb(error.__traceback__)
+    own = [(f.f_code.co_filename, line) for f, line in steps if f.f_globals.get("__name__") == function.__module__]
+    if not own and not hasattr(function, "__code__"):
+        return function.__module__
+    file, line = own[-1] if own else (function.__code__.co_filename, function.__code__.co_firstlineno)
+    path = Path(file)
+    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
+
+
+def in_words(error: BaseException) -> str:
+    """An error's type and message on one line."""
+    return ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
 
 
 def _checked(annotation: Any, value: Any) -> Any:

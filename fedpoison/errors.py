@@ -12,6 +12,20 @@ class ConfigError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
+class AlgorithmError(ValueError):
+    """An algorithm failed or returned what its kind must not; a user's is named with its file and line.
+
+    `kind` tells one failure from another: the name of the exception it failed with, or "result".
+    """
+
+    def __init__(self, sentence: str, kind: str = "result") -> None:
+        super().__init__(sentence, kind)
+        self.sentence, self.kind = sentence, kind
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
 class WatchError(ValueError):
     """There is nothing to watch."""
 

@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from fedpoison.data import Dataset
-from fedpoison.entry import Step, goal_of
+from fedpoison.entry import Entry, Step, goal_of
 from fedpoison.federation import Shard
 from fedpoison.models.frozen import apply
 from fedpoison.models.vector import load
+from fedpoison.results import as_samples
 from fedpoison.seeding import Stream
 from fedpoison.training import Local, train_client
 from fedpoison.types import Images, Labels, Params
@@ -42,18 +43,20 @@ def aim_of(step: Step, dataset: Dataset) -> Aim | None:
     """What is measured of the attack on the test samples; None where it wants nothing of any."""
     entry, options = step
     images, labels = dataset.test_images, dataset.test_labels
-    presented, wanted = entry.aim(images, labels, dataset.n_classes, **options)
-    _check_tokens(entry.name, presented, dataset.vocabulary)
+    shown = (images, labels) if entry.ours else (images.clone(), labels.clone())
+    told = entry.tell("aim", *shown, dataset.n_classes, **options)
+    presented, wanted = as_samples(entry, told, images, labels, "by its aim ")
+    _check_tokens(entry, presented, dataset.vocabulary)
     mask = wanted >= 0
     if not mask.any():
         return None
     return Aim(goal_of(step), presented[mask], images[mask], labels[mask], wanted[mask])
 
 
-def _check_tokens(attack: str, images: Images, vocabulary: int | None) -> None:
+def _check_tokens(attack: Entry, images: Images, vocabulary: int | None) -> None:
     if vocabulary is not None and images.numel() and not 0 <= int(images.min()) <= int(images.max()) < vocabulary:
         seen = f"{int(images.min())} to {int(images.max())}"
-        raise ValueError(f"{attack} made tokens from {seen}, a vocabulary of {vocabulary} is 0 to {vocabulary - 1}")
+        raise attack.fault(f"made tokens from {seen}, a vocabulary of {vocabulary} is 0 to {vocabulary - 1}")
 
 
 @dataclass(frozen=True)
@@ -117,14 +120,11 @@ class Poison:
             "surrogate": lambda: self._surrogate(client, index),
             "rng": Stream(self.seed, "poison", client=client).torch,
         }
-        poisoned, relabelled = entry.call({word: makers[word]() for word in entry.asks}, options)
-        for name, given, got in (("images", images, poisoned), ("labels", labels, relabelled)):
-            if (got.shape, got.dtype) != (given.shape, given.dtype):
-                was, now = (f"{tuple(t.shape)} {t.dtype}" for t in (given, got))
-                raise ValueError(f"{entry.name} returned {name} {now} for {was}")
-        _check_tokens(entry.name, poisoned, self.dataset.vocabulary)
+        result = entry.call({word: makers[word]() for word in entry.asks}, options)
+        poisoned, relabelled = as_samples(entry, result, images, labels)
+        _check_tokens(entry, poisoned, self.dataset.vocabulary)
         if len(labels) and not 0 <= int(relabelled.min()) <= int(relabelled.max()) < self.dataset.n_classes:
-            raise ValueError(f"{entry.name} returned labels outside of 0 to {self.dataset.n_classes - 1}")
+            raise entry.fault(f"returned labels outside of 0 to {self.dataset.n_classes - 1}")
         return poisoned, relabelled
 
     def _victims(self) -> Images:

@@ -7,7 +7,8 @@ annotation. The decorated function stays itself. Both rules are checked when the
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -16,6 +17,15 @@ from fedpoison.types import Chosen, Noisy
 from fedpoison.vocabulary import CLAIMS, GOALS, REFERENCES, SAMPLES, VOCABULARY, WITHSTANDS
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_SHOWN = {
+    "rows": ("n",),
+    "base_rows": ("n", "f"),
+    "goal": (),
+    "aim": ("images", "labels", "n_classes"),
+    "check": ("n_classes",),
+}
+"""What traits that are functions are called with, besides all options by name."""
 
 _NOT_BY_BLOCKS = {"state", "rng", "previous", "params", "root_update", "layers", "base", "probe"}
 """What a coordinate-wise rule cannot ask for."""
@@ -51,6 +61,8 @@ def register(kind: str, function: F, **traits: Any) -> F:
     known = ("n", "f", "comb", *options)
     _check_bounds(name, "needs", "condition", traits.get("needs"), known)
     _check_bounds(name, "kappa", "bound", traits.get("kappa"), (*known, "kappa") if kind == "preaggregator" else known)
+    for trait, shown in _SHOWN.items():
+        _check_function(name, trait, traits.get(trait), shown, tuple(options))
     if kind == "aggregator":
         traits["returns"] = _result_of(name, function)
         if traits.get("coordinatewise") and (traits["returns"] != "update" or _NOT_BY_BLOCKS & set(asks)):
@@ -77,6 +89,22 @@ def _check_bounds(name: str, trait: str, noun: str, given: str | None, known: tu
             raise TypeError(f"{name}: {trait} = {bound!r} speaks of {', '.join(unknown)}; known are {', '.join(known)}")
 
 
+def _check_function(name: str, trait: str, given: Any, shown: tuple[str, ...], options: tuple[str, ...]) -> None:
+    if given is None or (trait == "goal" and isinstance(given, str)):
+        return
+    if not callable(given):
+        raise TypeError(f"{name}: {trait} must be a function of {', '.join((*shown, *options))}, not {given!r}")
+    try:
+        signature = inspect.signature(given)
+    except ValueError:  # some functions written in C do not tell
+        return
+    try:
+        signature.bind(*shown, **dict.fromkeys(options))
+    except TypeError as error:
+        called = ", ".join((*shown, *(f"{option}=…" for option in options)))
+        raise TypeError(f"{name}: {trait} is called as {trait}({called}), and it takes {signature}: {error}") from error
+
+
 def _result_of(name: str, rule: Callable[..., Any]) -> str:
     annotation = inspect.signature(rule, eval_str=True).return_annotation
     first = getattr(annotation, "__args__", (annotation,))[0]  # tuple[Weights, State] has memory
@@ -89,6 +117,18 @@ def _result_of(name: str, rule: Callable[..., Any]) -> str:
     return result
 
 
+def _with_parentheses(decorator: F) -> F:
+    """A decorator that says so when it stands above a function without its parentheses."""
+
+    @wraps(decorator)
+    def made(*given: Any, **traits: Any) -> Any:
+        if given and callable(given[0]):
+            raise TypeError(f"@{made.__name__} needs parentheses: @{made.__name__}() above {given[0].__name__}")
+        return decorator(*given, **traits)
+
+    return cast(F, made)
+
+
 def _decorator(kind: str, **traits: Any) -> Callable[[F], F]:
     return lambda function: register(kind, function, **traits)
 
@@ -98,6 +138,7 @@ def leave_out(kind: str, **names: str) -> None:
     LEFT_OUT[kind] |= names
 
 
+@_with_parentheses
 def aggregator(
     *,
     paper: str = "",
@@ -151,6 +192,7 @@ def aggregator(
     )
 
 
+@_with_parentheses
 def preaggregator(
     *,
     paper: str = "",
@@ -184,11 +226,13 @@ def preaggregator(
     )
 
 
+@_with_parentheses
 def update_attack(*, paper: str = "", source: str = "", evidence: str = "") -> Callable[[F], F]:
     """Enter an attack on the updates: it returns `Crafted` [n_malicious, d]. Its signature is its threat model."""
     return _decorator("update_attack", paper=paper, source=source, evidence=evidence)
 
 
+@_with_parentheses
 def data_attack(
     *,
     aim: Callable[..., Any],
@@ -215,6 +259,7 @@ def data_attack(
     )
 
 
+@_with_parentheses
 def dataset(
     *,
     licence: str,
@@ -233,6 +278,7 @@ def dataset(
     return _decorator("dataset", licence=licence, places=places, contents=contents, recipe=recipe, revision=revision)
 
 
+@_with_parentheses
 def partition(*, paper: str = "", revision: int = 0) -> Callable[[F], F]:
     """Enter a way to split samples over clients: it returns one index array a client.
 
@@ -241,11 +287,13 @@ def partition(*, paper: str = "", revision: int = 0) -> Callable[[F], F]:
     return _decorator("partition", paper=paper, revision=revision)
 
 
+@_with_parentheses
 def model() -> Callable[[F], F]:
     """Enter a net: it returns an `nn.Module`."""
     return _decorator("model")
 
 
+@_with_parentheses
 def engine() -> Callable[[F], F]:
     """Enter an engine: it returns an object with `train(params, plan) -> Trained`."""
     return _decorator("engine")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from fedpoison.config import Config, parse
 from fedpoison.engines.cluster import ClusterPool
-from fedpoison.errors import BusyError, ConfigError, RunError
+from fedpoison.errors import AlgorithmError, BusyError, ConfigError, RunError
 from fedpoison.parallel import available_cores
 from fedpoison.records import RunFolder
 from fedpoison.report.frame import Runs
@@ -60,7 +60,7 @@ class Job:
                 build(config)
             except ValueError as error:
                 problems.append(str(error))
-            except Exception as error:  # a user's net or data set may raise anything
+            except (Exception, SystemExit) as error:  # a user's net or data set may raise anything
                 problems.append(f"{type(error).__name__}: {error}")
         if problems:
             raise ConfigError(problems)
@@ -158,10 +158,10 @@ def _attempt(job: Job, config: Config, report: Callable[[Record], None]) -> str 
         simulate(config, job.out, report)
     except BusyError as error:
         return str(error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         with suppress(OSError):  # if the folder itself is the trouble, the message has to do
             (job.folder(config).path / "error.txt").write_text(traceback.format_exc())
-        return f"{type(error).__name__}: {error}"
+        return str(error) if isinstance(error, AlgorithmError) else f"{type(error).__name__}: {error}"
     (job.folder(config).path / "error.txt").unlink(missing_ok=True)
     return None
 

@@ -209,7 +209,7 @@ def _threat(config: Config, dataset: Dataset) -> Threat:
     data, update = (c.step if c else None for c in (threat.data, threat.update))
     if data:
         entry, options = data
-        problems = entry.check(dataset.n_classes, **options) if entry.check else []
+        problems = list(entry.tell("check", dataset.n_classes, **options)) if entry.check else []
         if dataset.kind not in entry.samples:
             problems.append(f"{entry.name} is for {' or '.join(entry.samples)}, and these samples are {dataset.kind}")
         if problems:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fedpoison.entry import Step, unpack
+from fedpoison.entry import Step
+from fedpoison.results import as_tensor, unpack
 from fedpoison.seeding import Stream
 from fedpoison.types import ClientIds, Event, Honest, Malicious, Params, Twins, Update, Verdict
 
@@ -131,12 +132,6 @@ def craft_with(step: Step, knows: tuple[Knowledge, ...], scene: Scene) -> tuple[
         "state": lambda: {name: value.clone() for name, value in scene.state.items()},
         "rng": scene.stream.torch,
     }
-    shown = (scene.honest, scene.twins, scene.own, scene.params, scene.previous)
-    before = [tensor._version for tensor in shown]
     result = entry.call({word: makers[word]() for word in entry.asks}, options)
     crafted, state = unpack(entry, result) if "state" in entry.asks else (result, scene.state)
-    if not isinstance(crafted, Tensor):
-        raise ValueError(f"{entry.name} must return a tensor [n_malicious, d], not {type(crafted).__name__}")
-    if [tensor._version for tensor in shown] != before:
-        raise ValueError(f"{entry.name} changed in place what it was shown")
-    return crafted, state, events
+    return as_tensor(entry, crafted, "[n_malicious, d]"), state, events

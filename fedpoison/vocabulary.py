@@ -69,6 +69,8 @@ VOCABULARY: dict[str, dict[str, str]] = {
         "recipe": "what another process builds the same from",
     },
 }
+LENT = {"updates", "previous", "params", "root_update", "client_ids", "benign", "own"}
+"""What is somebody else's: whoever asks for it must leave it as it is."""
 REFERENCES = ("origin", "previous", "root_update", "zero_model")
 """Rows that may follow the clients': the zero update, last round's aggregate, the root set's update, and the update
 that would set all parameters to 0, about which inner products of updates are those of whole models."""

@@ -16,6 +16,7 @@ from fedpoison.checking.contract import Report as Report
 from fedpoison.checking.contract import playable
 from fedpoison.checking.evaluation import evaluation
 from fedpoison.checking.limits import LIMITS, breakdown
+from fedpoison.checking.memory import memory
 from fedpoison.checking.robustness import kappa
 from fedpoison.checking.speed import speed
 from fedpoison.checking.symmetries import SYMMETRIES
@@ -25,7 +26,7 @@ from fedpoison.lookup import find
 
 EFFORT = 10
 CONTRACTS: dict[str, Callable[[Subject], Finding]] = {
-    **{each.name: each for each in (result, *SYMMETRIES, *CONDUCT, evaluation, *LIMITS)},
+    **{each.name: each for each in (result, *SYMMETRIES, *CONDUCT, memory, evaluation, *LIMITS)},
     "breakdown": breakdown,
     "kappa": kappa,
     "speed": speed,

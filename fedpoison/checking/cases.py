@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedpoison.defence import Defence, Situation
 from fedpoison.entry import Entry, Step
+from fedpoison.errors import AlgorithmError
 from fedpoison.lookup import find
 from fedpoison.seeding import Stream
 from fedpoison.types import Layer, Probe, Verdict
@@ -37,7 +38,8 @@ class Case:
     """One situation: what arrives at the server, and which of a contract's moves is made of it.
 
     `attackers`: the rows whose f is spoken of, where it matters. `rounds`: how often the same updates arrive, for
-    rules with memory. `move`: 0 is a contract's simplest.
+    rules with memory. `cohorts`: instead of all of them, these rows arrive in the first round, in the second, and so
+    on, in this order. `move`: 0 is a contract's simplest.
     """
 
     updates: Tensor
@@ -49,6 +51,7 @@ class Case:
     params: Tensor | None = None
     attackers: tuple[int, ...] = ()
     rounds: int = 1
+    cohorts: tuple[tuple[int, ...], ...] = ()
     move: int = 0
     seed: int = 0
 
@@ -80,7 +83,14 @@ class Case:
         attackers = tuple(rows.index(i) for i in self.attackers if i in rows)
         f = self.f - (len(self.attackers) - len(attackers))
         taken: dict[str, Any] = {name: getattr(self, name)[rows] for name in ("updates", "sizes", "client_ids")}
-        return replace(self, attackers=attackers, f=f, **taken)
+        cohorts = tuple(tuple(rows.index(i) for i in cohort if i in rows) for cohort in self.cohorts)
+        return replace(self, attackers=attackers, f=f, cohorts=cohorts, **taken)
+
+    @property
+    def arrivals(self) -> "list[Case]":
+        """What arrives in each round."""
+        alone = replace(self, rounds=1, cohorts=())
+        return [alone.of_rows(cohort) for cohort in self.cohorts] or [alone] * self.rounds
 
     def of_columns(self, kept: list[int]) -> "Case":
         """These coordinates alone."""
@@ -202,10 +212,14 @@ class Subject:
     def play(self, case: Case) -> Verdict:
         """What the defence makes of the case, in its last round; RuleError if there is no aggregate."""
         situation = self.situation(case)
-        for number in range(1, case.rounds + 1):
-            situation = replace(situation, stream=situation.stream._replace(round=number))
+        for number, arrived in enumerate(case.arrivals, 1):
+            stream = situation.stream._replace(round=number)
+            ids, sizes = arrived.client_ids, arrived.sizes
+            situation = replace(situation, f=arrived.f, client_ids=ids, sizes=sizes, stream=stream)
             try:
-                verdict = self.defence(case.updates, situation)
+                verdict = self.defence(arrived.updates, situation)
+            except AlgorithmError as error:
+                raise RuleError(error.kind, error.sentence) from error
             except Exception as error:
                 raise RuleError(type(error).__name__, f"it fails with {type(error).__name__}: {error}") from error
             if verdict.skipped:

@@ -17,6 +17,7 @@ from fedpoison.checking.evaluation import directly, statistics
 from fedpoison.checking.symmetries import differ
 from fedpoison.checking.wording import apart, situation, vector
 from fedpoison.linalg.blocks import GROUP
+from fedpoison.results import sums_to_one
 
 _FAR = 3000
 _WIDE = 2 * GROUP + 1000
@@ -31,16 +32,18 @@ def result(subject: Subject, case: Case) -> str | None:
 
     A rule that scales updates up, against the origin, may give more than 1.
     """
-    verdict, (n, d), entry = subject.play(case), case.shape, subject.entry
+    verdict, n, entry = subject.play(case), len(case.updates), subject.entry
     where = situation(subject, case)
-    if verdict.update.shape != (d,) or verdict.update.dtype != case.updates.dtype:
-        got, wanted = (f"{tuple(v.shape)} of {v.dtype}" for v in (verdict.update, case.updates[0]))
-        return f"{where} the aggregate is {got}, not {wanted}"
+    if entry.returns == "update":
+        made, _ = directly(subject, statistics(subject, case))
+        if made.dtype != case.updates.dtype:
+            return f"{where} the aggregate is of {made.dtype}, and the updates are of {case.updates.dtype}"
     if verdict.weights is not None:
         weights = verdict.weights
-        most = torch.inf if "origin" in entry.references else 1 + 1e-9
-        if weights.shape != (n,) or not (weights >= 0).all() or weights.sum() > most:
+        if weights.shape != (n,) or not (weights >= 0).all():
             return f"{where} the clients' weights are {vector(weights)}"
+        if "origin" not in entry.references and not sums_to_one(weights) and weights.sum() > 1:
+            return f"{where} the clients' weights are {vector(weights)}, which are {float(weights.sum()):.9g} in all"
     if (verdict.flagged is not None) != bool(entry.decides):
         return f"{where} it says decides={entry.decides} and flags {verdict.flagged}"
     return None
@@ -108,15 +111,17 @@ def _global_states() -> dict[str, Any]:
 
 @contextmanager
 def _global_seed(number: int) -> Iterator[None]:
-    """Torch's and Python's global generators in a state of this number, and as they were afterwards."""
-    before = random.getstate()
+    """Torch's, NumPy's and Python's global generators in a state of this number, and as they were afterwards."""
+    before, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002 (rules may draw from it)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(number)
+            np.random.seed(number)  # noqa: NPY002
             random.seed(number)
             yield
     finally:
         random.setstate(before)
+        np.random.set_state(numpys)  # noqa: NPY002
 
 
 @contract("the same bits for the same seed, without any global generator", Subject.ordinary)
@@ -134,7 +139,8 @@ def seed(subject: Subject, case: Case) -> str | None:
     if torch.equal(first, again):
         return None
     one, other = apart(first, again)
-    return f"{where} and seed {case.seed} the aggregate is {one}, and {other} when called again"
+    twice = f"{where} and seed {case.seed} the aggregate is {one}, and {other} when called again"
+    return f"{twice}: what is drawn comes from rng, what is remembered lies in state"
 
 
 def _wide(subject: Subject) -> Iterator[Case]:

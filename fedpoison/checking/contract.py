@@ -68,7 +68,7 @@ class Contract:
     `claimed`: whether a rule is held to it. `ties_aside`: a breach that a slight move of the updates heals is none,
     because rules may break ties as they like; nor is one with fewer than four clients, of whom two are always each
     other's nearest. `about_failures`: whether a case without an aggregate breaks this contract; elsewhere it does only
-    if the contract's own move made it so.
+    if the contract's own move made it so. `without_cases`: what is told where there is nothing to try.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Contract:
     claimed: Callable[[Entry], bool]
     ties_aside: bool = False
     about_failures: bool = False
+    without_cases: str = "there is no case to try it on"
 
     def __call__(self, subject: Subject) -> Finding:
         """Try all cases; shrink the first that breaks."""
@@ -88,23 +89,26 @@ class Contract:
             if found and not claimed:
                 return Finding(self.name, "not claimed", "and a counterexample is easily found")
             if found:
-                return self._broken(subject, case, kind=found[0])
+                return self._broken(subject, case, *found)
         if not tried:
-            return Finding(self.name, "told", "there is no case to try it on")
+            return Finding(self.name, "told", self.without_cases)
         if not claimed:
             return Finding(self.name, "not claimed", f"but no counterexample was found in {tried} tries")
         return Finding(self.name, "holds", f"{self.promise} ({tried} tries)")
 
-    def _broken(self, subject: Subject, case: Case, kind: str) -> Finding:
+    def _broken(self, subject: Subject, case: Case, kind: str, sentence: str) -> Finding:
         def breaks(smaller: Case) -> bool:
+            nonlocal sentence
             if not subject.allows(len(smaller.updates), smaller.f):
                 return False
             found = self._breach(subject, smaller)
-            return found is not None and found[0] == kind
+            if found is None or found[0] != kind:
+                return False
+            sentence = found[1]  # kept, because a rule that is not the same twice may not break again
+            return True
 
         small = shrink(case, breaks)
-        found = self._breach(subject, small)
-        return Finding(self.name, "broken", found[1] if found else "", as_dict(subject, small))
+        return Finding(self.name, "broken", sentence, as_dict(subject, small))
 
     def _breach(self, subject: Subject, case: Case) -> tuple[str, str] | None:
         """What kind of breach, and its sentence; a failure is a breach of its own kind."""
@@ -140,12 +144,10 @@ def contract(
     promise: str,
     cases: Cases,
     claimed: Callable[[Entry], bool] = _everyone,
-    *,
-    ties_aside: bool = False,
-    about_failures: bool = False,
+    **traits: Any,
 ) -> Callable[[Breach], Contract]:
     """Make a contract of a function (subject, case) -> the sentence that tells how the case breaks it, or None."""
-    return lambda breach: Contract(breach.__name__, promise, cases, breach, claimed, ties_aside, about_failures)
+    return lambda breach: Contract(breach.__name__, promise, cases, breach, claimed, **traits)
 
 
 def claim(promise: str, cases: Cases, *, ties_aside: bool = False) -> Callable[[Breach], Contract]:

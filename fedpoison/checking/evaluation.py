@@ -11,7 +11,8 @@ from fedpoison.checking.cases import Case, RuleError, Subject
 from fedpoison.checking.contract import contract
 from fedpoison.checking.symmetries import differ
 from fedpoison.checking.wording import apart, situation
-from fedpoison.entry import unpack
+from fedpoison.errors import AlgorithmError
+from fedpoison.results import as_tensor, unpack
 from fedpoison.types import Chosen, Noisy
 
 _ROUNDING = 1e-4
@@ -56,18 +57,20 @@ def _with_references(subject: Subject, case: Case) -> Tensor:
 
 def directly(subject: Subject, supply: dict[str, Any]) -> tuple[Tensor, float]:
     """The function called as a notebook would: its weights, or its aggregate; and what noise it wants added."""
+    entry, noise = subject.entry, 0.0
     try:
-        result = subject.entry.call(supply, subject.options)
-        result = unpack(subject.entry, result)[0] if "state" in supply else result
+        result = entry.tell("function", **supply, **subject.options)
+        result = unpack(entry, result)[0] if "state" in supply else result
+        if isinstance(result, Noisy | Chosen):
+            noise = result.deviation if isinstance(result, Noisy) else 0.0
+            result = result.weights if isinstance(result, Noisy) else result.update
+        made = as_tensor(entry, result, "of numbers")
+    except AlgorithmError as error:
+        raise RuleError(error.kind, f"called directly, {error}") from error
     except Exception as error:
         what = f"called directly it fails with {type(error).__name__}: {error}"
         raise RuleError(type(error).__name__, what) from error
-    noise = result.deviation if isinstance(result, Noisy) else 0.0
-    if isinstance(result, Noisy | Chosen):
-        result = result.weights if isinstance(result, Noisy) else result.update
-    if not isinstance(result, Tensor):
-        raise RuleError("no tensor", f"called directly it returns {type(result).__name__}, not a tensor")
-    return result, noise
+    return made, noise
 
 
 def _aggregate(subject: Subject, case: Case) -> Tensor:

@@ -57,7 +57,13 @@ def refusal(subject: Subject, case: Case) -> str | None:
     root, probe = case.root_update, subject.situation(case).probe
     try:
         aggregate(
-            subject.entry.function, case.updates, f=case.f, base=base, root_update=root, probe=probe, **subject.options
+            subject.entry.function,
+            case.updates,
+            f=case.f,
+            base=base,
+            root_update=root,
+            probe=probe,
+            options=subject.options,
         )
     except ValueError as error:
         if all(reason in str(error) for reason in reasons):

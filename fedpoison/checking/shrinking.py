@@ -40,6 +40,8 @@ def _plainer(case: Case) -> Iterator[Case]:
     n = len(case.updates)
     if case.rounds > 1:
         yield replace(case, rounds=1)
+    if len(case.cohorts) > 2:
+        yield from (replace(case, cohorts=case.cohorts[:k] + case.cohorts[k + 1 :]) for k in range(len(case.cohorts)))
     for move in range(min(2, case.move)):
         yield replace(case, move=move)
     if not case.attackers:

@@ -9,6 +9,7 @@ from torch import Tensor
 from fedpoison.checking.cases import DTYPES, Case, Subject, drawn
 from fedpoison.checking.contract import claim
 from fedpoison.checking.wording import apart, besides, number, situation, vector
+from fedpoison.types import Verdict
 
 _FACTORS = (2.0, -1.0, 0.3, -2.5, 1e3, 1e-4)
 _EXACT, _ROUNDED = 1e-8, 1e-4
@@ -35,15 +36,21 @@ def permutation(subject: Subject, case: Case) -> str | None:
     """The same clients at random places, or in reverse: the same aggregate, and each is credited with the same."""
     n, single = len(case.updates), case.updates.dtype == torch.float32
     order = torch.arange(n).flip(0) if not case.move else torch.randperm(n, generator=_generator(case.move))
+    listed = f"in the order {', '.join(map(str, order.tolist()))}"
     one, other = subject.play(case), subject.play(case.of_rows(order.tolist()))
-    listed = ", ".join(map(str, order.tolist()))
+    told = unlike(one, other, order, listed, single)
+    return f"{situation(subject, case)} {told}" if told else None
+
+
+def unlike(one: Verdict, other: Verdict, order: Tensor, how: str, single: bool) -> str | None:
+    """How two verdicts on the same clients differ, the other's in this order of the one's."""
     if differ(other.update, one.update, 1e-5 if single else _EXACT):
         mine, theirs = apart(one.update, other.update)
-        return f"{situation(subject, case)} the aggregate is {mine}; in the order {listed} it is {theirs}"
+        return f"the aggregate is {mine}; {how} it is {theirs}"
     for what, before, after in (("weights", one.weights, other.weights), ("flags", one.flagged, other.flagged)):
         if before is not None and after is not None and differ(after, before[order], 1e-4 if single else 1e-6):
             first, second = apart(before[order], after)
-            return f"{situation(subject, case)} the {what} in the order {listed} are {second} instead of {first}"
+            return f"the {what} {how} are {second} instead of {first}"
     return None
 
 

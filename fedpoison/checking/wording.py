@@ -62,6 +62,9 @@ def besides(subject: Subject, case: Case) -> str:
         if word in subject.entry.asks and not torch.equal(value.double(), usual.double()):
             parts.append(f", {word} = {vector(value)}")
     parts += [f", {name} = {vector(value)}" for name, value in case.vectors.items()]
+    if case.cohorts:
+        who = (f"clients {', '.join(map(str, cohort))}" for cohort in case.cohorts)
+        parts.append(f", of which there come {', then '.join(who)},")
     if case.rounds > 1:
         parts.append(f", the same {case.rounds} rounds long,")
     return "".join(parts)
@@ -73,6 +76,8 @@ def as_dict(subject: Subject, case: Case) -> dict[str, Any]:
     shown["dtype"] = str(case.updates.dtype).removeprefix("torch.")
     shown |= {word: getattr(case, word).tolist() for word in ("sizes", "client_ids") if word in subject.entry.asks}
     shown |= {name: value.tolist() for name, value in case.vectors.items()}
+    if case.cohorts:
+        shown["cohorts"] = list(map(list, case.cohorts))
     if case.attackers:
         shown["attackers"] = list(case.attackers)
     return shown

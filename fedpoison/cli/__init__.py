@@ -10,7 +10,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from fedpoison import __version__
-from fedpoison.errors import BusyError, ConfigError, FetchError, RunError, WatchError
+from fedpoison.errors import AlgorithmError, BusyError, ConfigError, FetchError, RunError, WatchError
 
 app = App(
     name="fedpoison",
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             errors.print(f"fedpoison: {problem}", markup=False)
         return 2
-    except WatchError as error:
+    except (AlgorithmError, WatchError) as error:
         errors.print(f"fedpoison: {error}", markup=False)
         return 2
     except RunError as error:

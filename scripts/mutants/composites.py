@@ -4,7 +4,7 @@ MUTANTS = [
     (
         "base rows are not checked",
         "defence.py",
-        "        rows = entry.base_rows(n, f, **options) if entry.base_rows else n\n",
+        '        rows = entry.count("base_rows", n, f, **options) if entry.base_rows else n\n',
         "        rows = n\n",
         "tests/unit/test_supplies.py",
     ),
@@ -60,15 +60,15 @@ MUTANTS = [
     (
         "the chosen are flagged",
         "defence.py",
-        "flagged=~result.kept if decided",
-        "flagged=result.kept if decided",
+        "flagged=~kept if decided",
+        "flagged=kept if decided",
         "tests/unit/test_supplies.py",
     ),
     (
         "an aggregate that is chosen is not copied",
         "defence.py",
-        "Verdict(result.update.clone(), flagged",
-        "Verdict(result.update, flagged",
+        "Verdict(update.clone(), flagged",
+        "Verdict(update, flagged",
         "tests/unit/test_supplies.py",
     ),
     (

@@ -145,9 +145,9 @@ MUTANTS = [
     ),
     (
         "a rule may change its input",
-        "defence.py",
-        "if [tensor._version for tensor in shown] != before:",
-        "if False:",
+        "entry.py",
+        "if [value._version for value in lent.values()] != before and",
+        "if False and",
         "tests/unit/test_breaches.py",
     ),
     (
@@ -188,8 +188,8 @@ MUTANTS = [
     (
         "pre-aggregators are listed and not called",
         "defence.py",
-        "rows = rows.mixed(entry.call(",
-        "(entry.call(",
+        "rows = rows.mixed(",
+        "(",
         f"{PRE} {DEFENCE}",
     ),
     ("nothing is screened", "defence.py", "finite = torch.isfinite(norms)", "finite = shaped", DEFENCE),
@@ -197,7 +197,7 @@ MUTANTS = [
     (
         "the bound is checked on n before bucketing",
         "defence.py",
-        "n, merged = entry.rows(n, **options), entry.name",
+        'n, merged = entry.count("rows", n, **options), entry.name',
         "merged = entry.name",
         DEFENCE,
     ),
@@ -393,10 +393,10 @@ MUTANTS = [
         PRE,
     ),
     (
-        "an attack may change what it is shown",
-        "threat.py",
-        "if [tensor._version for tensor in shown] != before:",
-        "if False:",
+        "a user's function gets what is lent itself",
+        "entry.py",
+        "lent = {word: value.clone() for word, value in lent.items()}",
+        "lent = dict(lent)",
         "tests/unit/test_breaches.py",
     ),
     (

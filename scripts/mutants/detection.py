@@ -24,8 +24,8 @@ MUTANTS = [
     ),
     (
         "weights of huge size must sum to 1 exactly",
-        "defence.py",
-        "max(1.0, float(result.double().abs().sum()))",
+        "results.py",
+        "shares.abs().sum(dim=-1).clamp(min=1)",
         "1.0",
         "tests/unit/test_detection_settings.py -k shortest",
     ),

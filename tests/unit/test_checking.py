@@ -90,7 +90,11 @@ MISTAKES = [
         "permutation",
         r"the same 2 rounds long, the weights in the order 3, 2, 1, 0 are \[0.4, 0.2, 0.2, 0.2\]",
     ),
-    ("always_fails", "result", r"with updates \[\[0\]\] and f = 0 .* it fails with NotImplementedError: later"),
+    (
+        "always_fails",
+        "result",
+        r"with updates \[\[0\]\] and f = 0 .*broken_rules\.py:122: always_fails fails with NotImplementedError: later",
+    ),
     ("divides_by_the_spread", "finite", r"with updates \[\[0\]\] and f = 1 there is no aggregate"),
 ]
 
