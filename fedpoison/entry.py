@@ -217,8 +217,14 @@ def place_of(function: Callable[..., Any], error: BaseException | None = None) -
 
 
 def in_words(error: BaseException) -> str:
-    """An error's type and message on one line."""
+    """An error's type and message in one line."""
     return ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
+
+
+def line_in(file: str, error: BaseException) -> str:
+    """Where an error left a file that was being imported, to be put behind its words."""
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    return f" (line {lines[-1]})" if lines else ""
 
 
 def _checked(annotation: Any, value: Any) -> Any:

@@ -25,7 +25,7 @@ def tensor_of(name: str, given: Any) -> Tensor:
         native = array.astype(array.dtype.newbyteorder("="), copy=False)
         return torch.from_numpy(np.require(native, requirements=["C", "W"]))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} must be numbers, in rows of one length: {error}") from error
+        raise ValueError(f"{name} must be numbers, in rows of one length; {type(given).__name__} is not") from error
 
 
 def matrix_of(name: str, given: Any) -> Tensor:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fedpoison.entry import Entry
+from fedpoison.entry import Entry, in_words, line_in, place_of
 from fedpoison.registry import ENTRIES, LEFT_OUT, register
 from fedpoison.spelling import among
 
@@ -35,7 +36,7 @@ def find(kind: str, name: str | Callable[..., Any], folder: Path | None = None) 
     if not isinstance(name, str):
         entry = getattr(name, "entry", None)
         if not isinstance(entry, Entry) or entry.kind != kind:
-            raise ValueError(f"{name!r} is not a function with the {kind} decorator")
+            raise ValueError(_undecorated(kind, name))
         return entry
     if ":" in name:
         return _find_outside(kind, name, folder or Path())
@@ -64,6 +65,8 @@ def _find_outside(kind: str, name: str, folder: Path) -> Entry:
         except TypeError as error:
             raise ValueError(f"{name}: {error}") from error
     entry = getattr(function, "__dict__", {}).get("entry")
+    if entry is None and inspect.isfunction(function):
+        raise ValueError(_undecorated(kind, function))
     if not isinstance(entry, Entry) or entry.kind != kind:
         has = [k for k, v in vars(module).items() if getattr(getattr(v, "entry", None), "kind", None) == kind]
         raise ValueError(f"{kind} {name!r}: {place} has no {kind} {attribute!r}; it has {has or 'none'}")
@@ -78,8 +81,17 @@ def in_file(kind: str, path: Path) -> list[Entry]:
     module = load_file(path.resolve())
     names = [name for name, value in vars(module).items() if _is_made_in(module, kind, value)]
     if not names:
-        raise ValueError(f"{path} has no {kind}")
+        plain = [value for value in vars(module).values() if inspect.isfunction(value) and not hasattr(value, "entry")]
+        made = [_undecorated(kind, value) for value in plain if value.__module__ == module.__name__]
+        raise ValueError("; ".join([f"{path} has no {kind}", *made]))
     return [find(kind, f"{path}:{name}") for name in names]
+
+
+def _undecorated(kind: str, thing: Any) -> str:
+    place = f"{place_of(thing)}: " if inspect.isfunction(thing) else ""
+    entry = getattr(thing, "entry", None)
+    advice = f"it has @{entry.kind}()" if isinstance(entry, Entry) else f"write @{kind}() above it"
+    return f"{place}{getattr(thing, '__name__', repr(thing))} is not a function with the {kind} decorator: {advice}"
 
 
 def _is_made_in(module: ModuleType, kind: str, value: Any) -> bool:
@@ -102,7 +114,7 @@ def load_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise ValueError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{path} cannot be imported: {in_words(error)}{line_in(str(path), error)}") from error
     return module
 
 

@@ -21,7 +21,7 @@ from fedpoison.checking.robustness import kappa
 from fedpoison.checking.speed import speed
 from fedpoison.checking.symmetries import SYMMETRIES
 from fedpoison.entry import Entry, own_f
-from fedpoison.errors import ConfigError
+from fedpoison.errors import AlgorithmError, ConfigError
 from fedpoison.lookup import find
 
 EFFORT = 10
@@ -42,8 +42,12 @@ def findings(
     if own_f((entry, chosen)) is not None:
         raise ConfigError([f"a check tries {entry.name} with many f; f is no option of it here"])
     subject = Subject(entry, chosen, effort)
-    if not subject.shapes:
-        yield Finding("result", "broken", f"no small n satisfies its needs {entry.needs!r}")
+    try:
+        unmet = None if subject.shapes else f"no small n satisfies its needs {entry.needs!r}"
+    except AlgorithmError as error:
+        unmet = error.sentence
+    if unmet:
+        yield Finding("result", "broken", unmet)
         return
     for examine in CONTRACTS.values():
         with parallel.using(parallel.workers()):

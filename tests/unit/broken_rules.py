@@ -3,7 +3,7 @@
 import torch
 
 from fedpoison import aggregator
-from fedpoison.types import SquaredDistances, State, Update, Updates, Weights
+from fedpoison.types import ClientIds, Norms, SquaredDistances, State, Update, Updates, Weights
 
 ALL = ("permutation", "unanimity", "translation", "scale")
 
@@ -114,6 +114,25 @@ def remembers_by_place(updates: Updates, state: State) -> tuple[Weights, State]:
     if "met" in state:
         weights[0] = 2
     return weights / weights.sum(), {"met": torch.ones(1)}
+
+
+@aggregator(claims=("permutation",), withstands="nothing")
+def remembers_by_row(updates: Updates, norms: Norms, state: State) -> tuple[Weights, State]:
+    """The mean, in which who sent much before counts less; it takes the rows of rounds for the same clients."""
+    seen = state.get("seen", torch.zeros_like(norms)) + norms
+    weights = 1 / (1 + seen)
+    return weights / weights.sum(), {"seen": seen}
+
+
+@aggregator(claims=("permutation",), withstands="nothing")
+def takes_the_new_for_another(norms: Norms, client_ids: ClientIds, state: State) -> tuple[Weights, State]:
+    """The same by client, but who is new finds a place among those who are known."""
+    order, before = client_ids.argsort(), torch.zeros_like(norms)
+    if "ids" in state:
+        before = state["seen"][torch.searchsorted(state["ids"], client_ids).clamp(max=len(state["ids"]) - 1)]
+    seen = before + norms
+    weights = 1 / (1 + seen)
+    return weights / weights.sum(), {"ids": client_ids[order], "seen": seen[order]}
 
 
 @aggregator(claims=ALL)

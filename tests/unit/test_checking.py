@@ -91,6 +91,19 @@ MISTAKES = [
         r"the same 2 rounds long, the weights in the order 3, 2, 1, 0 are \[0.4, 0.2, 0.2, 0.2\]",
     ),
     (
+        "remembers_by_row",
+        "memory",
+        r"with updates \[\[0\], \[0\], \[0\], \[1\]\] and f = 0, of which there come clients 0, 1, 2, 3, then "
+        r"clients 0, 1, 2, 3, the aggregate is \[0.1\]; "
+        r"with the clients of later rounds in reverse order it is \[0.167\]",
+    ),
+    (
+        "takes_the_new_for_another",
+        "memory",
+        r"and f = 0, of which there come clients 1, 2, 3, then clients 0, 1, 2, 3, the aggregate is \[0.1\]; "
+        r"with client_ids = \[4, 1, 2, 3\], where who is new has another, it is \[0.118\]",
+    ),
+    (
         "always_fails",
         "result",
         r"with updates \[\[0\]\] and f = 0 .*broken_rules\.py:122: always_fails fails with NotImplementedError: later",
