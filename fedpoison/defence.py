@@ -131,7 +131,7 @@ class Defence:
     def misfits(self, layers: tuple[Layer, ...]) -> list[str]:
         """What the rule cannot take about a net of these layers."""
         entry, options = self.rule
-        return entry.check(layers, **options) if entry.check else []
+        return list(entry.tell("check", layers, **options)) if entry.check else []
 
     def _base_problems(self, entry: Entry, options: Mapping[str, Any], n: int, f: int) -> list[str]:
         if self.base is None:

@@ -15,9 +15,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from fedpoison.errors import AlgorithmError
-from fedpoison.vocabulary import GOALS, LENT
-
 from fedpoison.spelling import among
+from fedpoison.vocabulary import GOALS, LENT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ annotation. The decorated function stays itself. Both rules are checked when the
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -19,11 +19,9 @@ from fedpoison.vocabulary import CLAIMS, GOALS, REFERENCES, SAMPLES, VOCABULARY,
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SHOWN = {
-    "rows": ("n",),
-    "base_rows": ("n", "f"),
-    "goal": (),
-    "aim": ("images", "labels", "n_classes"),
-    "check": ("n_classes",),
+    "aggregator": {"base_rows": ("n", "f"), "check": ("layers",)},
+    "preaggregator": {"rows": ("n",)},
+    "data_attack": {"goal": (), "aim": ("images", "labels", "n_classes"), "check": ("n_classes",)},
 }
 """What traits that are functions are called with, besides all options by name."""
 
@@ -61,8 +59,9 @@ def register(kind: str, function: F, **traits: Any) -> F:
     known = ("n", "f", "comb", *options)
     _check_bounds(name, "needs", "condition", traits.get("needs"), known)
     _check_bounds(name, "kappa", "bound", traits.get("kappa"), (*known, "kappa") if kind == "preaggregator" else known)
-    for trait, shown in _SHOWN.items():
-        _check_function(name, trait, traits.get(trait), shown, tuple(options))
+    for trait, shown in _SHOWN.get(kind, {}).items():
+        if (given := traits.get(trait)) is not None and not isinstance(given, str):
+            _check_function(name, trait, given, shown, options)
     if kind == "aggregator":
         traits["returns"] = _result_of(name, function)
         if traits.get("coordinatewise") and (traits["returns"] != "update" or _NOT_BY_BLOCKS & set(asks)):
@@ -89,20 +88,14 @@ def _check_bounds(name: str, trait: str, noun: str, given: str | None, known: tu
             raise TypeError(f"{name}: {trait} = {bound!r} speaks of {', '.join(unknown)}; known are {', '.join(known)}")
 
 
-def _check_function(name: str, trait: str, given: Any, shown: tuple[str, ...], options: tuple[str, ...]) -> None:
-    if given is None or (trait == "goal" and isinstance(given, str)):
-        return
-    if not callable(given):
-        raise TypeError(f"{name}: {trait} must be a function of {', '.join((*shown, *options))}, not {given!r}")
+def _check_function(name: str, trait: str, given: Any, shown: tuple[str, ...], options: Iterable[str]) -> None:
+    called = ", ".join((*shown, *(f"{option}=…" for option in options)))
     try:
-        signature = inspect.signature(given)
-    except ValueError:  # some functions written in C do not tell
-        return
-    try:
-        signature.bind(*shown, **dict.fromkeys(options))
+        inspect.signature(given).bind(*shown, **dict.fromkeys(options))
     except TypeError as error:
-        called = ", ".join((*shown, *(f"{option}=…" for option in options)))
-        raise TypeError(f"{name}: {trait} is called as {trait}({called}), and it takes {signature}: {error}") from error
+        raise TypeError(f"{name}: {trait} must be a function that is called as {trait}({called}): {error}") from error
+    except ValueError:  # some functions written in C do not tell what they take
+        return
 
 
 def _result_of(name: str, rule: Callable[..., Any]) -> str:

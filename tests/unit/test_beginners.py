@@ -130,7 +130,7 @@ IMPORTS = [
         "a bound of no option",
         rule("return updates[0]", asks="updates, *, k: int = 1", decorator="(base_rows=lambda n, f: n)"),
         r"line 7\)",
-        r"mine: base_rows is called as base_rows\(n, f, k=…\), and it takes \(n, f\)",
+        r"mine: base_rows must be a function that is called as base_rows\(n, f, k=…\): got an unexpected",
     ),
     (
         "an unknown name",
@@ -181,15 +181,20 @@ def test_a_mistake_that_the_import_shows_is_told_with_its_line(
 @pytest.mark.parametrize(
     ("kind", "trait", "given", "sentence"),
     [
-        ("aggregator", "base_rows", 3, "mine: base_rows must be a function of n, f, k, not 3"),
-        ("preaggregator", "rows", lambda: 1, r"rows is called as rows\(n, k=…\), and it takes \(\): too many"),
-        ("data_attack", "goal", lambda n: "backdoor", r"goal is called as goal\(k=…\), and it takes \(n\): missing a"),
-        ("data_attack", "aim", lambda images: images, r"aim is called as aim\(images, labels, n_classes, k=…\)"),
+        (
+            "aggregator",
+            "base_rows",
+            3,
+            r"mine: base_rows must be a function that is called as base_rows\(n, f, k=…\): 3 is not a callable",
+        ),
+        ("preaggregator", "rows", lambda: 1, r"rows must be a function that is called as rows\(n, k=…\): too many"),
+        ("data_attack", "goal", lambda n: "backdoor", r"called as goal\(k=…\): missing a"),
+        ("data_attack", "aim", lambda images: images, r"called as aim\(images, labels, n_classes, k=…\)"),
         (
             "data_attack",
             "check",
             lambda n, *, m: [],
-            r"check is called as check\(n_classes, k=…\), .* missing a required",
+            r"check\(n_classes, k=…\): missing a required",
         ),
     ],
 )
