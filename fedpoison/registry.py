@@ -18,7 +18,7 @@ from fedpoison.vocabulary import CLAIMS, GOALS, REFERENCES, SAMPLES, VOCABULARY,
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SHOWN = {
+_SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "aggregator": {"base_rows": ("n", "f"), "check": ("layers",)},
     "preaggregator": {"rows": ("n",)},
     "data_attack": {"goal": (), "aim": ("images", "labels", "n_classes"), "check": ("n_classes",)},
