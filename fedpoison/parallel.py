@@ -4,12 +4,14 @@ Results come back in the order of the pieces and no piece knows how many workers
 of workers cannot change a bit. Two threads inside one torch op would: they also collapse on a busy machine.
 """
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -23,8 +25,42 @@ _workers = 0
 
 
 def available_cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores this process may use, by its affinity and by its container's quota of their time, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, math.ceil(min(_quotas(Path("/")), default=cores))))
+
+
+@cache
+def _quotas(root: Path) -> tuple[float, ...]:
+    """Of how many cores' time the control groups (version 2 or 1) that this process is in grant it; Linux has them."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return ()
+    found = []
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mounted = root / "sys/fs/cgroup" / controllers
+        own = mounted / group.lstrip("/")
+        for folder in (own, *own.parents):  # a group's quota holds for those below it
+            if not folder.is_relative_to(mounted):
+                break
+            found.append(_quota(folder))
+    return tuple(quota for quota in found if quota is not None)
+
+
+def _quota(folder: Path) -> float | None:
+    """Of how many cores' time a control group grants; None if it says nothing of it."""
+    try:
+        if (folder / "cpu.max").is_file():
+            time, period = (folder / "cpu.max").read_text().split()
+        else:
+            time, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(time) / int(period) if int(time) > 0 else None  # version 1 says -1, version 2 max
+    except (OSError, ValueError):
+        return None
 
 
 def workers() -> int:

@@ -2,7 +2,7 @@
 
 They are optional: sorting.py, blocks.py and gram.py ask here first and else take their plain routes, to which these
 are equal for finite values: medians to the bit but for the sign of zero, the others to rounding.
-FEDPOISON_KERNELS=off in the environment turns them off.
+FEDPOISON_KERNELS=off in the environment turns them off; another word than _WORDS has is refused at import.
 """
 
 import os
@@ -14,8 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fedpoison.errors import ConfigError
 from fedpoison.types import Gram, Norms, Update, Updates
 
+_WORDS = {"": True, "on": True, "1": True, "yes": True, "off": False, "0": False, "no": False}
 _SOURCE = Path(__file__).with_name("kernels.c")
 _STRIP = 64
 """Columns that order statistics take at a time."""
@@ -27,10 +29,24 @@ _WIDTH = 1024
 """Columns that they take at a time."""
 
 
+def allowed() -> bool:
+    """Whether FEDPOISON_KERNELS in the environment leaves them on; ConfigError for a word that says neither."""
+    word = os.environ.get("FEDPOISON_KERNELS", "")
+    if word.lower() not in _WORDS:
+        words = ", ".join(filter(None, _WORDS))
+        raise ConfigError(
+            [f"FEDPOISON_KERNELS = {word!r} in the environment says neither on nor off; it may be {words}"]
+        )
+    return _WORDS[word.lower()]
+
+
+allowed()  # so that a wrong word is said at once, and not in the middle of a run
+
+
 @cache
 def level() -> int:
     """What can be used: 0 nothing, 1 order statistics and sums (AVX2), 2 inner products too (AVX-512)."""
-    if os.environ.get("FEDPOISON_KERNELS", "").lower() in ("off", "0", "no"):
+    if not allowed():
         return 0
     try:
         return int(_library().level())

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import fedpoison
+from fedpoison.errors import ConfigError
 from fedpoison.linalg import kernels
 from fedpoison.linalg.blocks import GROUP, weighted_sum
 from fedpoison.linalg.gram import geometry
@@ -233,6 +234,16 @@ def test_every_rule_gives_the_same_by_both_routes(name: str, plain: Callable[...
 def test_they_can_be_turned_off(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDPOISON_KERNELS", word)
     assert kernels.level.__wrapped__() == 0
+
+
+@pytest.mark.parametrize("word", ["none", "of", "2"])
+def test_another_word_is_refused_with_those_that_are_taken(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDPOISON_KERNELS", word)
+    with pytest.raises(ConfigError, match=rf"KERNELS = '{word}' .* may be on, 1, yes, off, 0, no"):
+        kernels.level.__wrapped__()
+    for taken in ("", "on", "YES"):
+        monkeypatch.setenv("FEDPOISON_KERNELS", taken)
+        assert kernels.allowed()
 
 
 def test_without_a_library_the_plain_routes_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,41 @@ import torch
 from fedpoison import parallel
 
 
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        ("0::/", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/", {"cpu.max": "max 100000\n"}, 64),
+        ("0::/a/b", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "150000 100000\n"}, 2),
+        ("0::/a/b", {"a/b/cpu.max": "300000 100000\n", "a/cpu.max": "800000 100000\n"}, 3),
+        ("0::/on/the/host", {"cpu.max": "50000 100000\n"}, 1),
+        ("0::/", {}, 64),
+        ("0::/", {"cpu.max": "9900000 100000\n"}, 64),
+        (
+            "5:memory:/a\n4:cpu,cpuacct:/a\n0::/a",
+            {"cpu,cpuacct/a/cpu.cfs_quota_us": "400000\n", "cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"},
+            4,
+        ),
+        ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+        ("4:cpuset:/", {"cpuset/cpu.max": "100000 100000\n"}, 64),
+    ],
+)
+def test_a_container_s_quota_counts_as_cores(groups, files, cores, tmp_path, monkeypatch):
+    given = {"proc/self/cgroup": groups, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}}
+    for name, text in given.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(parallel, "Path", lambda root: tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(64)), raising=False)
+    assert parallel.available_cores() == cores
+
+
+def test_where_there_are_no_control_groups_the_affinity_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "Path", lambda root: tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 3, 5}, raising=False)
+    assert parallel.available_cores() == 3
+
+
 @pytest.fixture(autouse=True)
 def two_threads_an_operation():
     before = torch.get_num_threads()
