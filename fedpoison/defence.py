@@ -5,6 +5,7 @@ for it, and once to form the aggregate (see rows.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedpoison import parallel
 from fedpoison.entry import Entry, Step, own_f, told
 from fedpoison.linalg.blocks import row_norms
 from fedpoison.results import as_chosen, as_mixing, as_tensor, as_vector, as_weights, unpack
 from fedpoison.rows import Rows
-from fedpoison.seeding import Stream
+from fedpoison.seeding import Stream, drawing_from, drawn
 from fedpoison.types import (
     Base,
     Chosen,
@@ -106,6 +108,11 @@ class Defence:
 
         base = self.base and fewer(self.base)
         return replace(self, pre=tuple(map(fewer, self.pre)), rule=fewer(self.rule), base=base)
+
+    def drawing(self, stream: Stream) -> AbstractContextManager[None]:
+        """What it is called in: the global generators, which a user's step may draw from, begin at the stream."""
+        steps = (*self.steps, *([self.base] if self.base else []))
+        return nullcontext() if all(entry.ours for entry, _ in steps) else drawing_from(stream)
 
     def problems(self, n: int, f: int) -> list[str]:
         """What the chain cannot take about n clients of which f are malicious, each with the bound it breaks."""
@@ -206,7 +213,11 @@ class Defence:
                 made = as_tensor(entry, entry.call({**supply, "updates": block}, options), "[d]")
                 return as_vector(entry, made.to(block.dtype), block.shape[1])
 
+            before = None if entry.ours else drawn()
             update = rows.by_columns(rule)
+            if before and drawn() != before:  # it draws: on several threads in any order, on one in the blocks'
+                with drawing_from(situation.stream), parallel.using(1):
+                    update = rows.by_columns(rule)
             return Verdict(update, state=situation.state)
         result, state = entry.call(supply, options), situation.state
         if "state" in entry.asks:

@@ -7,6 +7,7 @@ import operator
 import re
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from fedpoison.errors import AlgorithmError
+from fedpoison.seeding import Stream, drawing_from
 from fedpoison.spelling import among
 from fedpoison.vocabulary import GOALS, LENT
 
@@ -96,8 +98,8 @@ class Entry(Traits):
             raise ValueError("; ".join(problems))
         return values | own
 
-    def call(self, supply: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
-        """Call the function with what it asks for out of `supply`, and the options.
+    def call(self, supply: Mapping[str, Any], options: Mapping[str, Any], stream: Stream | None = None) -> Any:
+        """Call the function with what it asks for out of `supply`, and the options; a user's may draw from `stream`.
 
         A user's gets copies of what it is lent: what it writes through NumPy is not seen. AlgorithmError if it writes
         otherwise, unless to a block of columns, or fails.
@@ -107,10 +109,15 @@ class Entry(Traits):
         if not self.ours:
             lent = {word: value.clone() for word, value in lent.items()}
         before = [value._version for value in lent.values()]
-        result = self._guarded(self.function, **{**given, **lent}, **options)
+        with self.drawing(stream):
+            result = self._guarded(self.function, **{**given, **lent}, **options)
         if [value._version for value in lent.values()] != before and not self.coordinatewise:
             raise self.fault("changed in place what it was shown")
         return result
+
+    def drawing(self, stream: Stream | None) -> AbstractContextManager[None]:
+        """What a user's function is called in: the global generators, which it may draw from, begin at the stream."""
+        return nullcontext() if self.ours or stream is None else drawing_from(stream)
 
     def tell(self, trait: str, *known: Any, **options: Any) -> Any:
         """What its function, or a trait that is one, makes of these; AlgorithmError if a user's fails."""

@@ -61,7 +61,7 @@ class Federation:
             if dataset.clients is None:
                 raise ValueError(f"partition {entry.name}: these data do not say whom a sample belongs to")
             supply["clients"] = dataset.clients.numpy()[rest]
-        indices = entry.call(supply, options)
+        indices = entry.call(supply, options, Stream(seed, "partition"))
         _check_split(entry.name, indices, clients, len(labels))
         whole = [rest[np.asarray(index, dtype=np.int64)] for index in indices]
         parts = [_hold_out(index, held_out, Stream(seed, "held_out", client=i)) for i, index in enumerate(whole)]

@@ -2,18 +2,19 @@
 
 import hashlib
 import importlib
-import importlib.util
 import inspect
-import sys
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fedpoison import usercode
 from fedpoison.entry import Entry, in_words, line_in, place_of
 from fedpoison.registry import ENTRIES, LEFT_OUT, register
 from fedpoison.spelling import among
+from fedpoison.usercode import UserCode
 
 
 def entries(kind: str) -> dict[str, Entry]:
@@ -48,16 +49,19 @@ def find(kind: str, name: str | Callable[..., Any], folder: Path | None = None) 
 
 def _find_outside(kind: str, name: str, folder: Path) -> Entry:
     place, _, attribute = name.rpartition(":")
+    code: UserCode | None
     if place.endswith(".py"):
         path = (folder / place).resolve()
         if not path.is_file():
             raise ValueError(f"{kind} {name!r}: there is no file {path}")
-        module = load_file(path)
+        code = _load(path)
+        module = code.module
     else:
         try:
-            module = importlib.import_module(place)
+            code = usercode.load(place)
+            module = code.module if code else importlib.import_module(place)
         except Exception as error:
-            raise ValueError(f"{kind} {name!r}: cannot import {place}: {type(error).__name__}: {error}") from error
+            raise ValueError(f"{kind} {name!r}: cannot import {place}: {_sentence(error)}") from error
     function = getattr(module, attribute, None)
     if kind == "model" and callable(function) and "entry" not in getattr(function, "__dict__", {}):
         try:
@@ -70,7 +74,7 @@ def _find_outside(kind: str, name: str, folder: Path) -> Entry:
     if not isinstance(entry, Entry) or entry.kind != kind:
         has = [k for k, v in vars(module).items() if getattr(getattr(v, "entry", None), "kind", None) == kind]
         raise ValueError(f"{kind} {name!r}: {place} has no {kind} {attribute!r}; it has {has or 'none'}")
-    digest = hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()[:16]
+    digest = code.digest if code else hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()[:16]
     return replace(entry, name=attribute, file_hash=digest)
 
 
@@ -100,22 +104,22 @@ def _is_made_in(module: ModuleType, kind: str, value: Any) -> bool:
 
 
 def load_file(path: Path) -> ModuleType:
-    """Import a user's file once for each content, under a name of its own."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    name = f"user_{digest}"
-    if name in sys.modules and sys.modules[name].__file__ == str(path):
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    """Import a user's file, once for each content of it and of what it imports of its own."""
+    return _load(path).module
+
+
+def _load(path: Path) -> UserCode:
     try:
-        spec.loader.exec_module(module)
+        code = usercode.load(path)
     except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise ValueError(f"{path} cannot be imported: {in_words(error)}{line_in(str(path), error)}") from error
-    return module
+        raise ValueError(f"{path} cannot be imported: {_sentence(error)}{line_in(str(path), error)}") from error
+    assert code is not None
+    return code
+
+
+def _sentence(error: BaseException) -> str:
+    """An error in words, with the user's modules by the names that they have for the user."""
+    return re.sub(r"\buser_\d+\.", "", in_words(error))
 
 
 def _load_rooms() -> None:

@@ -44,7 +44,8 @@ def aim_of(step: Step, dataset: Dataset) -> Aim | None:
     entry, options = step
     images, labels = dataset.test_images, dataset.test_labels
     shown = (images, labels) if entry.ours else (images.clone(), labels.clone())
-    told = entry.tell("aim", *shown, dataset.n_classes, **options)
+    with entry.drawing(Stream(0, "poison")):
+        told = entry.tell("aim", *shown, dataset.n_classes, **options)
     presented, wanted = as_samples(entry, told, images, labels, "by its aim ")
     _check_tokens(entry, presented, dataset.vocabulary)
     mask = wanted >= 0
@@ -111,6 +112,7 @@ class Poison:
         """The same before a frozen front; ValueError if the attack makes something else than samples of these."""
         entry, options = self.step
         images, labels = self.dataset.train_images[index], self.dataset.train_labels[index]
+        stream = Stream(self.seed, "poison", client=client)
         makers: dict[str, Callable[[], Any]] = {
             "images": lambda: images,
             "labels": lambda: labels,
@@ -118,9 +120,9 @@ class Poison:
             "attacker": lambda: self.attackers.index(client) if client in self.attackers else client,
             "victims": self._victims,
             "surrogate": lambda: self._surrogate(client, index),
-            "rng": Stream(self.seed, "poison", client=client).torch,
+            "rng": stream.torch,
         }
-        result = entry.call({word: makers[word]() for word in entry.asks}, options)
+        result = entry.call({word: makers[word]() for word in entry.asks}, options, stream)
         poisoned, relabelled = as_samples(entry, result, images, labels)
         _check_tokens(entry, poisoned, self.dataset.vocabulary)
         if len(labels) and not 0 <= int(relabelled.min()) <= int(relabelled.max()) < self.dataset.n_classes:

@@ -82,7 +82,8 @@ def play(state: State, world: World) -> tuple[State, Record]:
     clock.append(time.perf_counter())
 
     situation = _situation(state, world, mail.senders, mail.malicious, root)
-    verdict = world.defence(mail.updates, situation)
+    with world.defence.drawing(situation.stream):
+        verdict = world.defence(mail.updates, situation)
     server_state: Memory
     params, server_state = world.server.step(
         state.params, verdict.update, state.server, world.server.rates.at(number, world.rounds)
@@ -184,7 +185,8 @@ def _attack(
         def defend(tried: Updates) -> Verdict:
             k, stream = len(tried), Stream(world.seed, "defend", number)
             ids, sizes = situation.client_ids[:k], situation.sizes[:k]
-            return world.defence(tried, replace(situation, client_ids=ids, sizes=sizes, stream=stream))
+            with world.defence.drawing(stream):
+                return world.defence(tried, replace(situation, client_ids=ids, sizes=sizes, stream=stream))
 
         scene = Scene(
             honest=rows[~bad] if world.threat.needs_own() else rows,

@@ -20,7 +20,7 @@ from fedpoison.parallel import available_cores
 from fedpoison.records import RunFolder
 from fedpoison.report.frame import Runs
 from fedpoison.runfiles import replace_file
-from fedpoison.simulation import build, simulate
+from fedpoison.simulation import EDITED, build, simulate
 from fedpoison.sweep import Experiment, load
 from fedpoison.vocabulary import Record
 
@@ -186,7 +186,8 @@ def _in_pool(
             waiting = {}
             for number in numbers:
                 table = {"workers": share, **job.configs[number].table()}
-                waiting[pool.submit(_elsewhere, table, job.experiment.folder, job.out)] = number
+                made = pool.submit(_elsewhere, table, job.configs[number].hash, job.experiment.folder, job.out)
+                waiting[made] = number
             return _await(job, waiting, watch, seen)
         except BaseException:  # an interrupt: leaving the pool would wait for all runs
             pool.shutdown(wait=False, cancel_futures=True)
@@ -200,7 +201,7 @@ def _on_cluster(job: Job, watch: Watcher, cluster: ClusterPool) -> dict[Path, st
     folder, out = job.experiment.folder.resolve(), job.out.resolve()
     waiting = {}
     for number, config in enumerate(job.configs):
-        waiting[cluster.submit(_elsewhere, {**config.table(), "workers": 1}, folder, out)] = number
+        waiting[cluster.submit(_elsewhere, {**config.table(), "workers": 1}, config.hash, folder, out)] = number
     failures, _ = _await(job, waiting, watch, [0] * len(job.configs))
     for config in job.configs:
         kept = job.folder(config)
@@ -233,6 +234,8 @@ def _await(
     return failures, lost
 
 
-def _elsewhere(table: dict[str, Any], folder: Path, out: Path) -> str | None:
+def _elsewhere(table: dict[str, Any], hash: str, folder: Path, out: Path) -> str | None:
     config = parse(table, folder)
+    if config.hash != hash:
+        return EDITED
     return _attempt(Job(Experiment(config.name, folder, (config,), ()), out), config, lambda record: None)

@@ -1,13 +1,18 @@
 """Randomness as data: every draw comes from a stream named by what it is for.
 
 A stream is keyed (seed, purpose, round, client), so it does not matter who draws first, on which thread,
-in which process, or after which resume. Nothing here touches a global generator.
+in which process, or after which resume. Nothing of ours touches a global generator; a user's code may.
 """
 
-from typing import NamedTuple
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 PURPOSES = (
     "data",
@@ -28,6 +33,7 @@ PURPOSES = (
     "dropout",
     "tuning",
     "surrogate",
+    "code",
 )
 
 
@@ -57,3 +63,36 @@ class Stream(NamedTuple):
     def torch(self) -> torch.Generator:
         """A fresh torch generator at the start of this stream."""
         return torch.Generator().manual_seed(self.integer())
+
+
+_drawing = threading.RLock()
+
+
+@contextmanager
+def drawing_from(stream: Stream) -> Iterator[None]:
+    """Have Python's, NumPy's and torch's global generators begin at this stream, and leave them as they were.
+
+    One thread at a time can do so.
+    """
+    python, numbers, tensors = (int(seed) for seed in stream._sequence().generate_state(5)[2:])  # `integer` has two
+    with _drawing:
+        before = _states()
+        try:
+            random.seed(python)
+            np.random.seed(numbers)  # noqa: NPY002
+            torch.default_generator.manual_seed(tensors)
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002
+            torch.set_rng_state(before[2])
+
+
+def _states() -> tuple[Any, Any, Tensor]:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+
+
+def drawn() -> dict[str, Any]:
+    """What the global generators have come to, by whose they are, to be compared."""
+    python, numbers, tensors = _states()
+    return {"Python's": python, "NumPy's": (numbers[1].tobytes(), numbers[2:]), "torch's": tensors.numpy().tobytes()}

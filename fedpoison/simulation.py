@@ -1,6 +1,7 @@
 """A run from its configuration: build the world, play the rounds, write them down, take up where it was cut."""
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedpoison import parallel
+from fedpoison import parallel, usercode
 from fedpoison.component import Component
 from fedpoison.config import Config, parse
 from fedpoison.data import Dataset
@@ -29,6 +30,8 @@ from fedpoison.threat import Threat
 from fedpoison.training import Engine, Recipe
 from fedpoison.types import Event, Params
 from fedpoison.vocabulary import Record
+
+EDITED = "a file of yours was edited since the experiment began: run it again"
 
 
 def simulate(config: Config, out: Path, report: Callable[[Record], None] = lambda record: None) -> RunFolder:
@@ -48,7 +51,10 @@ def simulate(config: Config, out: Path, report: Callable[[Record], None] = lambd
 
 
 def _play_rounds(folder: RunFolder, config: Config, report: Callable[[Record], None], out: Path) -> RunFolder:
+    there = set(sys.modules)
     world, state = build(config)
+    if config.hash != folder.path.name:
+        raise ValueError(EDITED)
     state = folder.resume() or _begin(folder, config, state, out)
     changes = folder.describe(config.table(), config.labels())
     for record in folder.records():
@@ -59,6 +65,8 @@ def _play_rounds(folder: RunFolder, config: Config, report: Callable[[Record], N
             if changes:
                 record["events"].insert(0, Event("resumed", detail=changes).as_dict())
                 changes = ""
+            if state.round == config.rounds:
+                record["events"] += [event.as_dict() for event in _uncounted(config, there)]
             folder.append(record, state)
             report(record)
     except BaseException:
@@ -67,6 +75,16 @@ def _play_rounds(folder: RunFolder, config: Config, report: Callable[[Record], N
         raise
     folder.finish(state.params)
     return folder
+
+
+def _uncounted(config: Config, before: set[str]) -> list[Event]:
+    """What is said of modules of the user's that the run has imported and its hash does not count."""
+    codes = usercode.of(component.entry.function for component in config.components.values())
+    files = sorted({file for code in codes for file in code.uncounted(before)})
+    return [
+        Event("uncounted", detail=f"{file} was imported by no import statement: the hash knows nothing of it")
+        for file in files
+    ]
 
 
 def _begin(folder: RunFolder, config: Config, cold: State, out: Path) -> State:
@@ -144,7 +162,7 @@ def build(config: Config) -> tuple[World, State]:
 def _net(config: Config, dataset: Dataset) -> tuple[nn.Module, Params, nn.Module | None]:
     """The net that is trained, its parameters before the first round, and the frozen net in front of it, if any."""
     entry, options = config.model.step
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), entry.drawing(Stream(config.seed, "model")):
         torch.manual_seed(Stream(config.seed, "model").integer())
         shown = {"input_shape": dataset.input_shape, "n_classes": dataset.n_classes, "vocabulary": dataset.vocabulary}
         net = _prepared(entry.call(shown, options), config, dataset)
@@ -167,7 +185,9 @@ def _recipe(config: Config) -> Recipe:
     kept = ["name", "seed", "rounds", "data", "model", "clients", "threat"]
     kept += ["warm_start"] if config.warm_start and config.warm_start.file else []
     table = {name: table[name] for name in kept}
-    return Recipe(json.dumps({**table, "engine": {"name": "batched", **({"stack": stack} if stack else {})}}), trainer)
+    table["engine"] = {"name": "batched", **({"stack": stack} if stack else {})}
+    digests = {key: digest for key, digest in config.digests.items() if key.partition(".")[0] in kept}
+    return Recipe(json.dumps({"experiment": table, "digests": digests}), trainer)
 
 
 _building = threading.Lock()
@@ -182,7 +202,11 @@ def trainer(text: str) -> Engine:
 
 @lru_cache(maxsize=2)
 def _trainer(text: str) -> Engine:
-    return build(parse(json.loads(text)))[0].engine
+    given = json.loads(text)
+    config = parse(given["experiment"])
+    if config.digests != given["digests"]:
+        raise ValueError(f"here the user's files are {config.digests}, where it was started {given['digests']}")
+    return build(config)[0].engine
 
 
 def _prepared(net: Any, config: Config, dataset: Dataset) -> Any:
@@ -238,7 +262,7 @@ def _dataset(chosen: Component) -> Dataset:
     """The data set that was chosen; ValueError, where it is a user's, says whose fault it is."""
     load, options = chosen.step
     try:
-        made: Any = _loaded(load.function, json.dumps(options, sort_keys=True))
+        made: Any = _loaded(load.function, json.dumps(options, sort_keys=True), json.dumps(chosen.digests))
     except ValueError as error:
         raise ValueError(f"{chosen.label}: {error}") if chosen.entry.file_hash else error from error
     if not isinstance(made, Dataset):
@@ -248,5 +272,6 @@ def _dataset(chosen: Component) -> Dataset:
 
 
 @lru_cache(maxsize=2)
-def _loaded(load: Callable[..., Any], options: str) -> Any:
-    return load(**json.loads(options))
+def _loaded(load: Any, options: str, digests: str) -> Any:
+    """What a loader returns; `digests`: of the files that it reads, so that an edited one is read anew."""
+    return load.entry.call({}, json.loads(options), Stream(0, "data"))

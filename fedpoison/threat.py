@@ -132,6 +132,6 @@ def craft_with(step: Step, knows: tuple[Knowledge, ...], scene: Scene) -> tuple[
         "state": lambda: {name: value.clone() for name, value in scene.state.items()},
         "rng": scene.stream.torch,
     }
-    result = entry.call({word: makers[word]() for word in entry.asks}, options)
+    result = entry.call({word: makers[word]() for word in entry.asks}, options, scene.stream)
     crafted, state = unpack(entry, result) if "state" in entry.asks else (result, scene.state)
     return as_tensor(entry, crafted, "[n_malicious, d]"), state, events

@@ -6,7 +6,6 @@ those of `batched`. A worker that dies is replaced and its clients are trained a
 """
 
 import os
-import sys
 from collections import deque
 from dataclasses import replace
 from itertools import count
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedpoison import parallel
+from fedpoison import parallel, usercode
 from fedpoison.engines import grids
 from fedpoison.engines.batched import batched
 from fedpoison.engines.cluster import PATIENCE, connected, kept
@@ -58,8 +57,7 @@ class OnRay:
         ray = connected(self._address)
         pool = _pool(self._address)
         if self._world is None:
-            _by_value()
-            self._world = ray.put(self._parts)
+            self._world = [ray.put(usercode.codes()), ray.put(self._parts)]
         sent, updates = ray.put(params.numpy()), params.new_empty(len(plan.tasks), len(params))
         open_shares = deque((share, _DEATHS) for share in self._here.shares(plan, pool.size))
         events: list[Event] = []
@@ -68,7 +66,7 @@ class OnRay:
             while open_shares and pool.idle:
                 share, lives = open_shares.popleft()
                 worker, part = pool.idle.popleft(), replace(plan, tasks=tuple(plan.tasks[i] for i in share))
-                busy[worker.train.remote(self._name, [self._world], sent, part)] = worker, share, lives
+                busy[worker.train.remote(self._name, self._world, sent, part)] = worker, share, lives
             done, _ = ray.wait([*busy, *pool.starting], timeout=None if busy else PATIENCE)
             if not done:
                 raise RuntimeError(f"no worker of the Ray cluster was ready within {PATIENCE:.0f} s")
@@ -110,7 +108,8 @@ class Worker:
             if self._name != name:
                 import ray
 
-                model, federation, local, stack = ray.get(world[0])
+                usercode.install(ray.get(world[0]))
+                model, federation, local, stack = ray.get(world[1])
                 self._engine, self._name = batched(model, federation, local, stack=stack), name
             trained = self._engine.train(torch.tensor(params), plan)
         return trained.updates.numpy(), trained.events
@@ -149,14 +148,3 @@ def _pool(address: str | None) -> _Pool:
         kept[address] = _Pool(address)
     pool: _Pool = kept[address]
     return pool
-
-
-def _by_value() -> None:
-    """Have what users' files define sent along: the workers cannot import it."""
-    from ray import cloudpickle
-
-    by_value: Any = cloudpickle.register_pickle_by_value
-
-    for name, module in list(sys.modules.items()):
-        if name.startswith("user_"):
-            by_value(module)

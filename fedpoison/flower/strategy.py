@@ -142,7 +142,7 @@ class RobustStrategy(FedAvg):
             root_update=self._layout.vector(self._root(self._arrays)) - params if self._root else None,
             layers=self._layout.layers,
         )
-        with parallel.using(parallel.workers()):
+        with parallel.using(parallel.workers()), self._defence.drawing(situation.stream):
             self.verdict = verdict = self._defence(torch.stack(rows) if rows else [], situation)
         node_of = {mine: node for node, mine in self._ids.items()}
         events += [Event(e.what, tuple(node_of[c] for c in e.clients), e.detail) for e in verdict.events]

@@ -6,6 +6,7 @@ statistics) is refused, because its clients and the server would then evaluate d
 could move what no rule looks at.
 """
 
+import sys
 from collections.abc import Mapping
 from itertools import accumulate, pairwise
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fedpoison.models.dropout import set_stream
-from fedpoison.seeding import Stream
+from fedpoison.seeding import Stream, drawn
 from fedpoison.types import Layer, Params
 
 
@@ -66,7 +67,7 @@ def check_net(net: Any, input_shape: tuple[int, ...], n_classes: int, vocabulary
     try:
         if any(is_lazy(tensor) for tensor in (*net.parameters(), *net.buffers())):
             net(samples)
-        drawn, before = torch.get_rng_state(), {name: buffer.clone() for name, buffer in net.named_buffers()}
+        undrawn, before = _drawn(), {name: buffer.clone() for name, buffer in net.named_buffers()}
         output = net(samples)
     except Exception as error:
         raise ValueError(f"the model cannot take samples of shape {input_shape}: {error}") from error
@@ -79,7 +80,7 @@ def check_net(net: Any, input_shape: tuple[int, ...], n_classes: int, vocabulary
             f"updates must be float32 or float64, and the model's parameters are {dtype}; "
             'clients.local.precision = "bf16" takes products in bfloat16 and keeps float32'
         )
-    if not torch.equal(drawn, torch.get_rng_state()):
+    if _drawn() != undrawn:
         raise ValueError("the model draws random numbers in training otherwise than by torch's Dropout layers")
     changed = [name for name, buffer in net.named_buffers() if not _same(buffer, before[name])]
     if changed:
@@ -92,6 +93,15 @@ def check_net(net: Any, input_shape: tuple[int, ...], n_classes: int, vocabulary
     except Exception as error:
         raise ValueError(f"the model cannot take a batch of one sample, as a last batch may be: {error}") from error
     set_stream(net, None)
+    net.eval()(samples)
+    net.train()
+    if _drawn() != undrawn:
+        raise ValueError("the model draws random numbers when it is evaluated")
+
+
+def _drawn() -> dict[str, Any]:
+    """What a net may have drawn; beartype draws from Python's generator which items of a container it looks at."""
+    return {owner: state for owner, state in drawn().items() if owner != "Python's" or "beartype" not in sys.modules}
 
 
 def _kind(output: Any) -> str:

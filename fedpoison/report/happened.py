@@ -49,7 +49,7 @@ def _round(record: Record) -> Iterator[tuple[str, str]]:
     for event in record["events"]:
         if event["what"] == "skipped":
             yield " were skipped", event["detail"] + (_left_nothing(aside) if event["detail"] == NOTHING_LEFT else "")
-        elif event["what"] == "attack":
+        elif event["what"] in ("attack", "uncounted"):
             yield "", event["detail"]
     theirs = [event for event in aside if malicious.intersection(event["clients"])]
     if malicious and malicious <= {client for event in theirs for client in event["clients"]} and not record["skipped"]:
