@@ -81,8 +81,8 @@ MUTANTS = [
     (
         "the base is left out of the hash of files",
         "config.py",
-        ", self.defence.aggregator, self.defence.base)",
-        ", self.defence.aggregator)",
+        "_without_none(self.model_dump(",
+        "_without_none(self.model_dump(exclude={'defence': {'base'}}, ",
         "tests/unit/test_supplies.py",
     ),
     (

@@ -13,6 +13,7 @@ MODELS = "tests/unit/test_models.py"
 ROUND = "tests/unit/test_round.py"
 CONFIG = "tests/unit/test_config.py"
 RECORDS = "tests/unit/test_records.py"
+USERCODE = "tests/unit/test_usercode.py"
 RUNNING = "tests/unit/test_running.py"
 EVALUATION = "tests/unit/test_evaluation.py"
 SEEDING = "tests/unit/test_seeding.py"
@@ -580,9 +581,9 @@ MUTANTS = [
     ),
     (
         "a warm start's file is not in the hash",
-        "config.py",
-        'table["warm_start"]["file"] = fingerprint(self.warm_start.file)',
-        "pass",
+        "sections.py",
+        "fingerprint(file) if file and by_content(info) else file",
+        "file",
         WARM,
     ),
     (
@@ -637,11 +638,26 @@ MUTANTS = [
     ("lists of bytes are not scaled", "data/files.py", "numbers / 255 if", "numbers if", TABLES),
     (
         "an edited table keeps its runs",
-        "config.py",
-        'fingerprint(table["data"][option])',
-        'table["data"][option]',
+        "component.py",
+        "options |= {k: fingerprint(options[k])",
+        "options |= {k: options[k]",
         TABLES,
     ),
+    ("an edited table is not read anew", "simulation.py", "json.dumps(chosen.digests)", '""', USERCODE),
+    ("an edited rule runs its old code", "usercode.py", "if known and known.is_current():", "if known:", USERCODE),
+    ("a user's own modules do not count", "usercode.py", "        if digests:  #", "        if False:  #", USERCODE),
+    ("a new neighbour is not seen", "usercode.py", "return same and all(", "return all(", USERCODE),
+    (
+        "what is installed counts",
+        "usercode.py",
+        '{"site-packages", "dist-packages"} & {*folder.parts}',
+        "False",
+        USERCODE,
+    ),
+    ("a loader draws what it will", "simulation.py", ', Stream(0, "data"))', ")", USERCODE),
+    ("a rule draws what it will", "round.py", "with world.defence.drawing(situation.stream):", "if True:", USERCODE),
+    ("modules draw what they will", "usercode.py", 'with drawing_from(Stream(0, "code")):', "if True:", USERCODE),
+    ("blocks draw in any order", "defence.py", "if before and drawn() != before:", "if False:", USERCODE),
     (
         "test rows are standardised by themselves",
         "data/tables.py",

@@ -86,8 +86,8 @@ MUTANTS = [
     (
         "how much is frozen is no part of the hash",
         "config.py",
-        'table["warm_start"]["file"] = fingerprint',
-        'table["warm_start"] = fingerprint',
+        'for name in ("name", "workers"):',
+        'table.get("warm_start", {}).pop("train_last", None)\n        for name in ("name", "workers"):',
         POISONING,
     ),
     ("bfloat16 is float32", "engines/layers.py", "values.bfloat16() if self.half else values", "values", ENGINES),
