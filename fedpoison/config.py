@@ -102,6 +102,12 @@ class Config(Section):
             return "none"
         return "+".join(c.label for c in (self.threat.data, self.threat.update) if c)
 
+    @property
+    def stamps_last(self) -> bool:
+        """Whether the data attack's trigger is set on pictures after their augmentation."""
+        data, after = self.threat.data, self.threat.stamp == "after_augmentation"
+        return bool(self.data.augment and data and data.entry.plants and after)
+
     def table(self) -> dict[str, Any]:
         """All that was resolved, as a TOML table that gives this configuration again."""
         return self._dumped(by_content=False)
@@ -165,6 +171,8 @@ class Config(Section):
             told = [options.get("stack"), options.get("lost") == "event"]  # convolutions round by the first
             told += [device] if device != "cpu" else []
             table["engine"] = [name, *told] if any(told) else name
+        if not self.stamps_last:
+            del table["threat"]["stamp"]  # it changes nothing, or is what was always done
         if self.malicious:
             table["threat"]["ids"] = "nested"  # which are drawn for a seed; what was drawn otherwise has other hashes
         else:

@@ -45,6 +45,7 @@ class Traits:
     aim: Callable[..., Any] | None = None
     samples: tuple[str, ...] = ()
     check: Callable[..., list[str]] | None = None
+    plants: bool = False
     places: tuple[str, ...] = ()
     contents: tuple[str, ...] = ()
     recipe: Any = None

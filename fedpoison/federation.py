@@ -15,19 +15,42 @@ from fedpoison.entry import Step
 from fedpoison.parallel import in_parallel
 from fedpoison.rounding import half_up
 from fedpoison.seeding import Stream
-from fedpoison.types import ClientIds, Images, Labels, Sizes
+from fedpoison.types import ClientIds, Images, Labels, Sizes, Stamp
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One client's samples: rows `index` of `images` and `labels`."""
+    """One client's samples: rows `index` of `images` and `labels`.
+
+    `stamps`: triggers of an attack that are set when a sample is trained on, after its augmentation.
+    """
 
     images: Images
     labels: Labels
     index: Tensor
+    stamps: tuple[Stamp, ...] = ()
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def stamp(self, images: Images, rows: Tensor) -> None:
+        """Set the triggers on these images, in place: what augmentation made of the samples in these rows.
+
+        A trigger sees and returns pictures that lie in main memory.
+        """
+        for stamp, turns in zip(self.stamps, self._turns, strict=True):
+            turn = turns[rows.cpu()]
+            marked = (turn >= 0).nonzero().flatten()
+            if len(marked):
+                images[marked] = stamp(images[marked].cpu(), turn[marked]).to(images.device)
+
+    @cached_property
+    def _turns(self) -> list[Tensor]:
+        """For each stamp the place of every row among those that get it, −1 for the others."""
+        turns = [torch.full((len(self.labels),), -1) for _ in self.stamps]
+        for turn, stamp in zip(turns, self.stamps, strict=True):
+            turn[stamp.places] = torch.arange(len(stamp.places))
+        return turns
 
 
 class Federation:
@@ -44,7 +67,7 @@ class Federation:
         partition: Step,
         clients: int,
         seed: int,
-        poison: Callable[[int, Tensor], tuple[Images, Labels]] | None = None,
+        poison: Callable[[int, Tensor], Shard] | None = None,
         *,
         root: int = 0,
         validation: int = 0,
@@ -105,8 +128,7 @@ class Federation:
             return
         missing = [client for client in dict.fromkeys(clients) if client not in self._poisoned]
         made = in_parallel(lambda client: poison(client, self._indices[client]), missing)
-        for client, (images, labels) in zip(missing, made, strict=True):
-            self._poisoned[client] = Shard(images, labels, torch.arange(len(labels)))
+        self._poisoned.update(zip(missing, made, strict=True))
 
     @property
     def largest(self) -> int:

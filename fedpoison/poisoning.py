@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fedpoison.data import Dataset
@@ -15,7 +16,7 @@ from fedpoison.models.vector import load
 from fedpoison.results import as_samples
 from fedpoison.seeding import Stream
 from fedpoison.training import Local, train_client
-from fedpoison.types import Images, Labels, Params
+from fedpoison.types import Images, Labels, Params, Planted
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class Poison:
     """An attack on the data as it comes to a client's samples.
 
     `attackers`: the clients it is done at all along, if they are always the same. `surrogate(client, index)`: the
-    attacker's own net. `front`: what is frozen, and applied to the poisoned samples.
+    attacker's own net. `front`: what is frozen, and applied to the poisoned samples. `stamps_last`: the triggers of an
+    attack that returns `Planted` are set when samples are trained on, after their augmentation.
     """
 
     step: Step
@@ -102,14 +104,22 @@ class Poison:
     attackers: tuple[int, ...] = ()
     surrogate: Callable[[int, Tensor], nn.Module] | None = None
     front: nn.Module | None = None
+    stamps_last: bool = False
 
-    def __call__(self, client: int, index: Tensor) -> tuple[Images, Labels]:
+    def __call__(self, client: int, index: Tensor) -> Shard:
         """The samples `index` of the data set as this client trains on them."""
-        images, labels = self.craft(client, index)
-        return images if self.front is None else apply(self.front, images), labels
+        return self.shard(self.craft(client, index))
+
+    def shard(self, crafted: tuple[Images, Labels]) -> Shard:
+        """What was crafted, as it is trained on."""
+        images, labels = crafted
+        rows = torch.arange(len(labels))
+        if self.stamps_last and isinstance(crafted, Planted):
+            return Shard(crafted.bare, labels, rows, crafted.stamps)
+        return Shard(images if self.front is None else apply(self.front, images), labels, rows)
 
     def craft(self, client: int, index: Tensor) -> tuple[Images, Labels]:
-        """The same before a frozen front; ValueError if the attack makes something else than samples of these."""
+        """The samples with all triggers set, before a frozen front; ValueError if they are not samples of these."""
         entry, options = self.step
         images, labels = self.dataset.train_images[index], self.dataset.train_labels[index]
         stream = Stream(self.seed, "poison", client=client)
@@ -123,11 +133,13 @@ class Poison:
             "rng": stream.torch,
         }
         result = entry.call({word: makers[word]() for word in entry.asks}, options, stream)
+        if entry.plants and not isinstance(result, Planted):
+            raise entry.fault(f"says that it returns Planted, and returned {type(result).__name__}")
         poisoned, relabelled = as_samples(entry, result, images, labels)
         _check_tokens(entry, poisoned, self.dataset.vocabulary)
         if len(labels) and not 0 <= int(relabelled.min()) <= int(relabelled.max()) < self.dataset.n_classes:
             raise entry.fault(f"returned labels outside of 0 to {self.dataset.n_classes - 1}")
-        return poisoned, relabelled
+        return result if entry.plants else (poisoned, relabelled)
 
     def _victims(self) -> Images:
         aim = aim_of(self.step, self.dataset)

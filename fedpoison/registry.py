@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from fedpoison.entry import Entry
-from fedpoison.types import Chosen, Noisy
+from fedpoison.types import Chosen, Noisy, Planted
 from fedpoison.vocabulary import CLAIMS, GOALS, REFERENCES, SAMPLES, VOCABULARY, WITHSTANDS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,6 +69,8 @@ def register(kind: str, function: F, **traits: Any) -> F:
                 f"aggregator {name}: a coordinate-wise rule returns an Update and asks for none of "
                 f"{', '.join(sorted(_NOT_BY_BLOCKS))}: it is shown blocks of columns, in any order"
             )
+    if kind == "data_attack":
+        traits["plants"] = inspect.signature(function, eval_str=True).return_annotation is Planted
     entry = Entry(kind, name, function, asks, options, (doc or name).splitlines()[0], tuple(traits), **traits)
     function.entry = entry  # type: ignore[attr-defined]
     if entry.ours:
@@ -238,6 +240,8 @@ def data_attack(
 ) -> Callable[[F], F]:
     """Enter an attack on a shard: it returns (images, labels).
 
+    One that sets a trigger returns `Planted` and says so by its return annotation: with augmentation the trigger is set
+    after it.
     `goal`: "availability", "targeted", "source_to_target" or "backdoor", or a function of the options that says which.
     `aim(images, labels, n_classes, **options)` says what the attacker wants of test samples: (images as they are
     presented, the wanted label or −1 where nothing is wanted).

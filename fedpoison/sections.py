@@ -168,6 +168,7 @@ class ThreatConfig(Section):
 
     `actor`: a malicious "client", or an outsider who poisons the "data" of so many clients, which train honestly.
     `surrogate`: epochs for which an attacker trains a net of its own to craft poison with, for attacks that do.
+    `stamp`: whether triggers are set on pictures before or after [data] augment moves and mirrors them.
     """
 
     actor: Actor = "client"
@@ -180,6 +181,7 @@ class ThreatConfig(Section):
     update: maybe_a("update_attack") = None
     sybils: float | None = Field(None, ge=0)
     surrogate: int = Field(20, ge=0)
+    stamp: Literal["after_augmentation", "before_augmentation"] = "after_augmentation"
     schedule: Schedule = Schedule()
 
     @model_validator(mode="after")

@@ -117,7 +117,7 @@ def build(config: Config) -> tuple[World, State]:
     if threat.data:
         fixed, epochs = tuple(sorted(threat.fixed_ids)), config.threat.surrogate
         surrogate = Surrogate(front, net, params, seen, config.clients.local, epochs, config.seed)
-        poison = Poison(threat.data, dataset, config.seed, fixed, surrogate, front)
+        poison = Poison(threat.data, dataset, config.seed, fixed, surrogate, front, config.stamps_last)
         found = aim_of(threat.data, dataset)
         aim = found.through(front) if found else None
     federation = Federation(

@@ -214,6 +214,7 @@ def train_client(
         images = shard.images[index]
         if augment and draws is not None:
             images = augment(images, draws.to(images.device))
+        shard.stamp(images, index)
         optimizer.zero_grad()
         with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             output = net(images)

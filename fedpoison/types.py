@@ -80,6 +80,45 @@ class Chosen:
     kept: Bool[Tensor, " n"]
 
 
+@dataclass(frozen=True)
+class Stamp:
+    """A trigger, and the samples of a shard that it is set on: those at `places` [m].
+
+    `trigger`: a function of pictures [k, ...], and of what is each one's `own` [k, ...] where there is such a thing,
+    that returns as many pictures.
+    """
+
+    places: Tensor
+    trigger: Callable[..., Tensor]
+    own: Tensor | None = None
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, turns: Tensor) -> Tensor:
+        """The images, those of the places at `turns` [k], with the trigger."""
+        return self.trigger(images) if self.own is None else self.trigger(images, self.own[turns])
+
+
+class Planted(tuple[Tensor, Tensor]):
+    """What an attack with a trigger returns: (images, labels), and how the images come about.
+
+    `bare`: the images without the trigger; `stamps`: the triggers, so that they can be set on what augmentation makes
+    of the bare images. No two are set on the same sample.
+    """
+
+    bare: Tensor
+    stamps: tuple[Stamp, ...]
+
+    def __new__(cls, bare: Tensor, labels: Tensor, *stamps: Stamp) -> "Planted":
+        """Set the triggers on the bare images."""
+        bare = bare.detach()
+        images = bare.clone()
+        for stamp in stamps:
+            images[stamp.places] = stamp(bare[stamp.places], torch.arange(len(stamp.places)))
+        planted = super().__new__(cls, (images, labels))
+        planted.bare, planted.stamps = bare, stamps
+        return planted
+
+
 State = dict[str, Tensor]
 """A rule's or an attack's memory; it is saved in the run's checkpoint."""
 

@@ -195,7 +195,10 @@ class Batches:
         if not self.augment:
             return flat
         shape = self.shards[0].images.shape[1:]
-        return self.augment(flat.view(-1, *shape), self.draws[step, :active].flatten(0, 1)).flatten(1)
+        images = self.augment(flat.view(-1, *shape), self.draws[step, :active].flatten(0, 1))
+        for shard, batch, rows in zip(self.shards, images.split(width), self.index[step], strict=False):
+            shard.stamp(batch, rows)
+        return images.flatten(1)
 
 
 @torch.no_grad()

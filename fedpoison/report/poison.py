@@ -17,6 +17,7 @@ from fedpoison.poisoning import Aim, Poison, aim_of
 from fedpoison.report.poison_detection import Detection, detections
 from fedpoison.report.preview import split_key, split_title, with_options
 from fedpoison.round import World
+from fedpoison.seeding import Stream
 from fedpoison.simulation import build
 from fedpoison.sweep import Experiment
 from fedpoison.types import Images, Labels
@@ -29,13 +30,17 @@ _LISTED = 12
 
 @dataclass(frozen=True)
 class Poisoned:
-    """A client's samples before and after the attack."""
+    """A client's samples before and after the attack.
+
+    `seen`: the same two as training sees them once, if it augments them.
+    """
 
     client: int
     clean: Images
     images: Images
     labels: Labels
     relabelled: Labels
+    seen: tuple[Images, Images] | None = None
 
     @cached_property
     def changed(self) -> Tensor:
@@ -46,6 +51,11 @@ class Poisoned:
     def flipped(self) -> Tensor:
         """Which samples have another label: a mask."""
         return self.labels != self.relabelled
+
+    def shown(self, places: Tensor) -> tuple[Images, Images]:
+        """Some samples before and after, as training sees them."""
+        clean, images = self.seen or (self.clean, self.images)
+        return clean[places], images[places]
 
     def counts(self, n_classes: int) -> tuple[Tensor, Tensor]:
         """Samples of each class, before and after."""
@@ -69,7 +79,8 @@ class Poisoning:
     """One attack on the data of one split.
 
     `attacked`: the clients it is done at; if they are drawn anew, those of `round`. `clients`: those of them whose
-    poison was crafted to be looked at. `split`, `on`: the split's key and title; `data`: the data set.
+    poison was crafted to be looked at. `split`, `on`: the split's key and title; `data`: the data set. `sight`: what
+    training does to pictures each time it sees them, in words; empty if it takes them as they are.
     """
 
     split: str
@@ -87,6 +98,7 @@ class Poisoning:
     aim: Aim | None
     detections: tuple[Detection, ...]
     remarks: tuple[str, ...]
+    sight: str = ""
 
     @property
     def triggered(self) -> bool:
@@ -148,6 +160,7 @@ class Poisoning:
             "perturbation": self.sizes,
             "aimed_at": len(self.aim.labels) if self.aim else 0,
             "triggered": self.triggered,
+            "sight": self.sight,
             "detection": [vars(detection) for detection in self.detections],
             "remarks": list(self.remarks),
         }
@@ -167,7 +180,7 @@ def poisonings(experiment: Experiment) -> list[Poisoning]:
 def _key(config: Config) -> str:
     """What the poison of a run depends on, but for its seed."""
     table, threat = config.table(), config.threat
-    parts = [split_key(config), table["threat"]["data"], threat.actor, _used(config)]
+    parts = [split_key(config), table["threat"]["data"], threat.actor, _used(config), config.stamps_last]
     if threat.draw != "fixed":
         parts += [config.clients.cohort, table["threat"]["schedule"], config.warm_rounds]
     if threat.data and "surrogate" in threat.data.entry.asks:
@@ -214,7 +227,17 @@ def _poisoning(config: Config) -> Poisoning:
         aim=aim_of(data.step, poison.dataset),
         detections=found,
         remarks=(*remarks, *said),
+        sight=_sight(config),
     )
+
+
+def _sight(config: Config) -> str:
+    """What training does to pictures each time it sees them, and whether the trigger is set before or after that."""
+    augment, data = config.data.augment, config.threat.data
+    steps = [f"{name} = {value}" for name, value in augment.model_dump().items() if value] if augment else []
+    if steps and data and data.entry.plants:
+        steps = [*steps, "then the trigger"] if config.stamps_last else ["the trigger", "then " + steps[0], *steps[1:]]
+    return ", ".join(steps)
 
 
 def _attacked(world: World) -> tuple[tuple[int, ...], int | None]:
@@ -231,9 +254,18 @@ def _attacked(world: World) -> tuple[tuple[int, ...], int | None]:
 
 def _crafted(world: World, poison: Poison, client: int) -> Poisoned:
     index = world.federation.shard(client).index
-    images, labels = poison.craft(client, index)
-    dataset = poison.dataset
-    return Poisoned(client, dataset.train_images[index], images, dataset.train_labels[index], labels)
+    images, relabelled = crafted = poison.craft(client, index)
+    clean, labels = poison.dataset.train_images[index], poison.dataset.train_labels[index]
+    seen, augment = None, world.federation.augment
+    if augment:
+        shard, (draws,) = (
+            poison.shard(crafted),
+            augment.draws(Stream(world.seed, "augment", client=client), [len(index)]),
+        )
+        after = augment(shard.images, draws)
+        shard.stamp(after, shard.index)
+        seen = augment(clean, draws), after
+    return Poisoned(client, clean, images, labels, relabelled, seen)
 
 
 def _mean_and_max(name: str, values: Tensor) -> dict[str, float | None]:

@@ -27,7 +27,7 @@ _CHANGED = "#D00000"
 
 def save(found: Sequence[Poisoning], out: Path) -> Path | None:
     """Draw each different attack once and save the picture; None where no sample and no label changes."""
-    shown = {(p.label, p.data): p for p in reversed(found) if _example(p)}
+    shown = {(p.label, p.data, p.sight): p for p in reversed(found) if _example(p)}
     blocks = list(reversed(shown.values()))
     return save_figure(lambda: draw(blocks), out) if blocks else None
 
@@ -94,7 +94,7 @@ def _titles(p: Poisoned, places: Tensor) -> list[str]:
 
 def _pictures(figure: SubFigure, p: Poisoned, places: Tensor, aim: Aim | None, panels: int) -> None:
     """A column a sample; rows: clean, poisoned, difference, and test samples as they are presented."""
-    clean, images = p.clean[places], p.images[places]
+    clean, images = p.shown(places)
     change = _largest(images - clean)
     limit = float(change.abs().max())
     difference = "difference" if clean.shape[1] == 1 else "difference\n(largest of\nchannels)"

@@ -27,6 +27,8 @@ def tables(found: Poisoning) -> Iterator[RenderableType]:
     if found.clients:
         yield _counts(found)
         yield Text(size_text(found))
+    if found.sight:
+        yield Text(f"pictures as training sees them once: {found.sight}")
     if found.dataset.kind == "rows" and found.sizes["l2_max"]:
         yield _features(found)
     if found.dataset.kind == "tokens" and found.sizes["tokens_max"]:
@@ -68,10 +70,9 @@ def _counts(found: Poisoning) -> Table:
             made.add_column(str(label), justify="right", no_wrap=True)
     else:
         made.add_column("label: before → after")
-    everyone = Poisoned(
-        -1,
-        *(torch.cat([getattr(p, name) for p in found.clients]) for name in ("clean", "images", "labels", "relabelled")),
-    )
+    parts = ([getattr(p, name) for p in found.clients] for name in ("clean", "images", "labels", "relabelled"))
+    clean, images, labels, relabelled = map(torch.cat, parts)
+    everyone = Poisoned(-1, clean, images, labels, relabelled)
     for p in (*found.clients, everyone) if len(found.clients) > 1 else found.clients:
         counts = list(zip(*(count.tolist() for count in p.counts(n_classes)), strict=True))
         if wide:
@@ -161,7 +162,7 @@ def pictures(found: Poisoning, console: Console, count: int = 2) -> Iterator[Ren
     if found.dataset.kind != "pictures" or p is None:
         return
     for place in p.examples(count).tolist():
-        clean, poisoned = (_grey(images[place]) for images in (p.clean, p.images))
+        clean, poisoned = (_grey(images[0]) for images in p.shown(torch.tensor([place])))
         change = poisoned - clean
         change = change / change.abs().max().clamp(min=1e-9)
         yield Text(f"{int(p.labels[place])} → {int(p.relabelled[place])}: clean, poisoned, difference")

@@ -70,9 +70,32 @@ MUTANTS = [
     (
         "the warp backdoor's noise is one for all samples",
         "attacks/data/wanet.py",
-        "off = torch.rand(grid.shape, generator=noise)",
-        "off = torch.rand(grid.shape[1:], generator=noise)",
+        "off = torch.rand(len(noisy), *",
+        "off = torch.zeros(len(noisy), 1, 1, 1) + torch.rand(1, *",
         BACKDOORS,
+    ),
+    (
+        "the warp backdoor's noise is another sample's after augmentation",
+        "types.py",
+        "self.trigger(images, self.own[turns])",
+        "self.trigger(images, self.own[: len(turns)])",
+        BACKDOORS,
+    ),
+    ("triggers move with the picture", "simulation.py", "front, config.stamps_last)", "front)", BACKDOORS),
+    ("the hash does not tell when triggers are set", "config.py", "if not self.stamps_last:", "if True:", BACKDOORS),
+    (
+        "triggers are set on clean samples",
+        "federation.py",
+        "(turn >= 0).nonzero()",
+        "(turn >= -1).nonzero()",
+        BACKDOORS,
+    ),
+    (
+        "the batched engine sets no triggers",
+        "engines/batched.py",
+        "            shard.stamp(batch, rows)\n",
+        "            pass\n",
+        "tests/contracts/test_engines.py",
     ),
     (
         "the distributed backdoor gives everyone the first part",
@@ -105,7 +128,7 @@ MUTANTS = [
     (
         "the backdoor in texts may leave the vocabulary",
         "poisoning.py",
-        "_check_tokens(entry.name, presented, dataset.vocabulary)",
+        "_check_tokens(entry, presented, dataset.vocabulary)",
         "pass",
         BACKDOORS,
     ),

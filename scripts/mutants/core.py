@@ -239,9 +239,9 @@ MUTANTS = [
     ),
     (
         "backdoors change the shard in place",
-        "attacks/data/relabelling.py",
-        "poisoned, relabelled = images.clone(), labels.clone()",
-        "poisoned, relabelled = images, labels",
+        "types.py",
+        "images = bare.clone()",
+        "images = bare",
         f"{DATA} tests/contracts/test_attacks.py",
     ),
     ("ALIE adds", "attacks/updates/alie.py", "(mean - shift", "(mean + shift", UPDATE),

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -98,7 +99,7 @@ def reference(net: nn.Module, clients: Federation, local: Local, plan: Plan) -> 
     for task in plan.tasks:
         shard = clients.shard(task.client, task.poisoned)
         images = shard.images.double() if shard.images.is_floating_point() else shard.images
-        exact = Shard(images, shard.labels, shard.index)
+        exact = replace(shard, images=images)
         stream = plan.batch_stream(task)
         rows.append(train_client(net64, flatten(net).double(), exact, stream, local, clients.augment))
     return torch.stack(rows)
@@ -564,6 +565,57 @@ def test_augmented_batches_have_the_same_bits_in_any_stack() -> None:
     assert torch.equal(
         engine("batched", net, clients, local, stack=3).train(params, plan_of()).updates, torch.stack(alone)
     )
+
+
+def stamped(name: str, augment: Augment | None, stamps_last: bool, **options: Any) -> Federation:
+    data, entry = dataset((2, 6, 6), samples=85), find("data_attack", name)
+    options |= {"dba": {"size": 2, "gap": 1}, "sig": {"f": 2.0}}.get(name, {})
+    poison = Poison((entry, entry.validate(options)), data, SEED, stamps_last=stamps_last)
+    return Federation(data, PIECES, CLIENTS, SEED, poison, augment=augment)
+
+
+SMALL = lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 6), nn.Tanh(), nn.Linear(6, CLASSES))  # noqa: E731
+
+
+@pytest.mark.parametrize("attack", ["badnets", "wanet"])
+def test_engines_agree_on_triggers_that_are_set_after_augmentation(attack: str) -> None:
+    net, local, options = seeded(SMALL), Local(batch_size=7, epochs=2, lr=0.02), {"share": 0.4, "target": 0}
+    clients = stamped(attack, Augment(crop=1, flip=True), True, **options)
+    before = stamped(attack, Augment(crop=1, flip=True), False, **options)
+    params, plan = flatten(net), Plan(SEED, ROUND, tuple(Task(i, i in (1, 3)) for i in range(CLIENTS)))
+    exact = reference(net, clients, local, plan)
+    for name in ENGINES:
+        got = engine(name, net, clients, local).train(params, plan).updates
+        assert ((got - exact).norm(dim=1) <= rounding(params, exact, clients, local)).all(), name
+        differs = (engine(name, net, before, local).train(params, plan).updates - got).abs().amax(dim=1) > 1e-5
+        assert differs.tolist() == [i in (1, 3) for i in range(CLIENTS)]
+
+
+@pytest.mark.parametrize("attack", ["blended", "sig", "wanet"])
+def test_triggers_after_augmentation_have_the_same_bits_in_any_stack(attack: str) -> None:
+    net, local = seeded(SMALL), Local(batch_size=7, epochs=2)
+    clients, params = stamped(attack, Augment(crop=2, flip=True), True, share=0.5), flatten(net)
+    plan = plan_of(poisoned=True)
+    alone = [
+        engine("batched", net, clients, local, stack=1).train(params, replace(plan, tasks=(task,))).updates[0]
+        for task in plan.tasks
+    ]
+    for name, options in (("batched", {"stack": 3}), ("ray", {}), ("flower", {})):
+        got = engine(name, net, clients, local, **options).train(params, plan).updates
+        assert torch.equal(got, torch.stack(alone)), name
+
+
+@pytest.mark.parametrize("name", ["sequential", "batched"])
+@pytest.mark.parametrize("attack", ["badnets", "blended", "dba", "sig", "wanet"])
+def test_without_augmentation_it_does_not_matter_when_a_trigger_is_set(name: str, attack: str) -> None:
+    net, params = seeded(SMALL), flatten(seeded(SMALL))
+    made = [
+        engine(name, net, stamped(attack, augment, last, share=0.5), Local(batch_size=7)).train(
+            params, plan_of(2, poisoned=True)
+        )
+        for augment, last in ((None, False), (Augment(), True))
+    ]
+    assert torch.equal(made[0].updates, made[1].updates)
 
 
 # What every engine is held to

@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fedpoison import data_attack
 from fedpoison.attacks.data import dba as dba_file
 from fedpoison.attacks.data.wanet import field
 from fedpoison.config import parse
 from fedpoison.data import Dataset
-from fedpoison.lookup import find
+from fedpoison.data.augment import Augment
+from fedpoison.lookup import entries, find
 from fedpoison.poisoning import Poison, aim_of
+from fedpoison.seeding import Stream
 from fedpoison.simulation import build
+from fedpoison.types import Planted
 
 LABELS = torch.arange(5).repeat(20)
 SHAPES: dict[str, tuple[int, ...]] = {"pictures": (2, 10, 13), "rows": (6,), "tokens": (9,)}
@@ -117,6 +121,110 @@ def test_a_target_that_is_no_class_is_refused(name: str, target: int) -> None:
     entry = find("data_attack", name)
     problems = entry.check(5, **entry.validate({"target": target}))
     assert problems == [f"{name}: there is no class {target}, the classes are 0 to 4"]
+
+
+# Triggers after augmentation
+
+PLANTING = ["badnets", "blended", "dba", "label_consistent", "sig", "wanet"]
+
+
+def crafted(name: str, stamps_last: bool, **options: Any) -> tuple[Poison, Dataset]:
+    images, entry = samples("pictures"), find("data_attack", name)
+    data = Dataset(images, LABELS, images, LABELS, 5)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(SHAPES["pictures"]), 5))
+    step = entry, entry.validate(options)
+    return Poison(step, data, 0, surrogate=lambda client, index: net.eval(), stamps_last=stamps_last), data
+
+
+def test_these_attacks_say_where_they_set_their_trigger() -> None:
+    assert sorted(entry.name for entry in entries("data_attack").values() if entry.plants) == PLANTING
+
+
+@pytest.mark.parametrize("name", PLANTING)
+def test_the_same_samples_get_the_same_trigger_after_augmentation_as_before(name: str) -> None:
+    index = torch.arange(100).flip(0)
+    torch.manual_seed(0)
+    late, data = crafted(name, True)
+    torch.manual_seed(0)
+    early, _ = crafted(name, False)
+    before, after = early(1, index), late(1, index)
+    assert torch.equal(before.labels, after.labels)
+    assert not before.stamps
+    rows = torch.randperm(100, generator=rng())
+    seen = after.images[rows].clone()
+    after.stamp(seen, rows)
+    assert torch.equal(seen, before.images[rows])
+    assert torch.equal(early.craft(1, index)[0], before.images)
+    if name != "label_consistent":  # whose samples are changed before they get the trigger
+        assert torch.equal(after.images, data.train_images[index])
+
+
+def test_a_trigger_stands_where_it_is_looked_for_however_the_picture_is_moved() -> None:
+    late, data = crafted("badnets", True, share=0.5, value=0.0)
+    shard, augment = late(0, torch.arange(100)), Augment(crop=3, flip=True)
+    (draws,) = augment.draws(Stream(0, "augment"), [100])
+    moved = augment(data.train_images, draws)
+    seen = augment(shard.images, draws)
+    shard.stamp(seen, torch.arange(100))
+    poisoned = shard.labels != LABELS
+    assert int(poisoned.sum()) == 40
+    assert torch.equal(seen[~poisoned], moved[~poisoned])
+    assert torch.equal(seen[poisoned], triggered("badnets", moved, value=0.0)[poisoned])
+
+
+def test_each_attackers_part_and_each_samples_warp_stay_its_own() -> None:
+    late, data = crafted("dba", True, share=1.0)
+    for client in range(2):
+        shard = late(client, torch.arange(100))
+        seen = shard.images.flip(3)
+        shard.stamp(seen, torch.arange(100))
+        assert torch.equal(seen, poison("dba", data.train_images.flip(3), LABELS, attacker=client, share=1.0)[0])
+    late, data = crafted("wanet", True, share=0.2)
+    shard = late(0, torch.arange(100))
+    together, alone = (shard.images.flip(3) for _ in range(2))
+    shard.stamp(together, torch.arange(100))
+    for row in torch.randperm(100, generator=rng()).tolist():
+        shard.stamp(alone[row : row + 1], torch.tensor([row]))
+    assert torch.equal(together, alone)
+
+
+def test_who_says_planted_must_return_it() -> None:
+    @data_attack(aim=lambda images, labels, n_classes: (images, labels), goal="backdoor")
+    def promised(images: Tensor, labels: Tensor) -> Planted:
+        """Promise more than is returned."""
+        return images, labels  # type: ignore[return-value]
+
+    data = Dataset(samples("pictures"), LABELS, samples("pictures"), LABELS, 5)
+    with pytest.raises(ValueError, match="promised says that it returns Planted, and returned tuple"):
+        Poison((find("data_attack", promised), {}), data, 0)(0, torch.arange(9))
+
+
+def augmented(augment: dict[str, Any] | None, attack: str, stamp: str | None) -> Any:
+    threat = {"malicious": 2, "data": attack, **({"stamp": stamp} if stamp else {})}
+    data = {"name": "digits", **({} if augment is None else {"augment": augment})}
+    local = {"epochs": 2, "lr": 0.1}
+    return parse({"name": "t", "rounds": 6, "data": data, "clients": {"count": 5, "local": local}, "threat": threat})
+
+
+@pytest.mark.parametrize(
+    ("augment", "attack", "differs"),
+    [({"flip": True}, "badnets", True), ({"flip": True}, "label_flip", False), (None, "badnets", False)],
+)
+def test_when_a_trigger_is_set_is_part_of_the_hash_where_it_matters(
+    augment: dict[str, Any] | None, attack: str, differs: bool
+) -> None:
+    usual, after, before = (
+        augmented(augment, attack, f"{s}_augmentation" if s else None).hash for s in ("", "after", "before")
+    )
+    assert usual == after
+    assert (before != after) == differs
+
+
+@pytest.mark.parametrize(("stamp", "count"), [("after_augmentation", 1), ("before_augmentation", 0), (None, 1)])
+def test_a_run_sets_triggers_when_it_is_told_to(stamp: str | None, count: int) -> None:
+    world, _ = build(augmented({"flip": True, "crop": 1}, "badnets", stamp))
+    for client in world.threat.fixed_ids:
+        assert len(world.federation.shard(client, poisoned=True).stamps) == count
 
 
 # Blended

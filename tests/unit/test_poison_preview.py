@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 import tomli_w
 import torch
@@ -118,6 +119,40 @@ def test_the_counts_are_those_of_what_attackers_train_on() -> None:
     assert said["triggered"]
     assert said["aimed_at"] == int((world.federation.dataset.test_labels != 3).sum())
     json.dumps(said, allow_nan=False)
+
+
+@pytest.mark.parametrize("stamp", ["after_augmentation", "before_augmentation"])
+def test_pictures_are_shown_as_training_sees_them(stamp: str) -> None:
+    data, threat = {"name": "digits", "augment": {"flip": True, "crop": 1}}, {"malicious": 2, "data": BADNETS}
+    found, plain = one(data=data, threat={**threat, "stamp": stamp}), usual()
+    p, q = found.clients[0], plain.clients[0]
+    assert torch.equal(p.images, q.images)  # what is counted
+    clean, seen = p.shown(torch.arange(len(p.labels)))
+    assert not torch.equal(clean, p.clean)
+    at, corner = slice(5, 7), (seen != clean)[:, 0, 5:7, 5:7]
+    marked = (seen != clean).flatten(1).any(dim=1)
+    assert not (marked & ~p.changed).any()
+    if stamp == "after_augmentation":
+        assert found.sight == "crop = 1, flip = True, then the trigger"
+        assert (seen[p.changed][:, :, at, at] == 1).all()
+        assert int((seen != clean).sum()) == int(corner.sum())
+    else:
+        assert found.sight == "the trigger, then crop = 1, flip = True"
+        assert int((seen != clean).sum()) > int(corner.sum())
+    assert found.sight in told(found)
+    assert found.describe()["sight"] == found.sight
+    assert plain.describe()["sight"] == ""
+
+
+def test_each_way_to_augment_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = {
+        "data.augment": [{"flip": True}, {"crop": 1}],
+        "threat.stamp": ["after_augmentation", "before_augmentation"],
+    }
+    drawn: list[Poisoning] = []
+    monkeypatch.setattr(poison_figure, "draw", lambda blocks: drawn.extend(blocks) or plt.figure())
+    poison_figure.save(poisonings(load(table(sweep=sweep))), tmp_path / "p.svg")
+    assert len({p.sight for p in drawn}) == len(drawn) == 4
 
 
 def test_sizes_are_norms_of_the_change_over_changed_samples() -> None:

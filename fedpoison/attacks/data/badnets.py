@@ -7,7 +7,7 @@ import torch
 
 from fedpoison.attacks.data.relabelling import missing, plant, wanted
 from fedpoison.registry import data_attack
-from fedpoison.types import Count, Images, Labels, Share
+from fedpoison.types import Count, Images, Labels, Planted, Share
 
 Position = Literal["top_left", "top_right", "bottom_left", "bottom_right"] | list[int]
 Pattern = list[list[float]] | None
@@ -81,7 +81,7 @@ def badnets(
     size: Count = 3,
     value: Share = 1.0,
     pattern: Pattern = None,
-) -> tuple[Images, Labels]:
+) -> Planted:
     """Stamp a bright square, or any pattern, on a share of the samples and label them as the target.
 
     After Gu et al. 2017. Samples of the target class are left alone; the share is of the others, rounded half up.

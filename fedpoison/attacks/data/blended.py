@@ -7,7 +7,7 @@ import torch
 
 from fedpoison.attacks.data.relabelling import missing, plant, wanted
 from fedpoison.registry import data_attack
-from fedpoison.types import Images, Labels, Seed, Share
+from fedpoison.types import Images, Labels, Planted, Seed, Share
 
 
 def blend(images: Images, alpha: float, pattern_seed: int) -> Images:
@@ -44,7 +44,7 @@ def blended(
     share: Share = 0.5,
     alpha: Share = 0.2,
     pattern_seed: Seed = 0,
-) -> tuple[Images, Labels]:
+) -> Planted:
     """Blend a fixed random pattern into a share of the samples and label them as the target.
 
     Chen et al. 2017, blended injection with their random pattern. `share` is of the other classes' samples. The

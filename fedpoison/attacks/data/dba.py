@@ -8,7 +8,7 @@ from annotated_types import Ge
 
 from fedpoison.attacks.data.relabelling import missing, plant, wanted
 from fedpoison.registry import data_attack
-from fedpoison.types import Count, Images, Labels, Share
+from fedpoison.types import Count, Images, Labels, Planted, Share
 
 Distance = Annotated[int, Ge(0)]
 PARTS = (0, 1, 2, 3)
@@ -59,7 +59,7 @@ def dba(
     gap: Distance = 2,
     shift: Distance = 0,
     value: Share = 1.0,
-) -> tuple[Images, Labels]:
+) -> Planted:
     """Stamp one of four bars, the attacker's own, on a share of the samples and label them as the target.
 
     Xie et al. 2020: attacker i has part i mod 4; success is measured with all four. `size`: a bar's length, `gap`:

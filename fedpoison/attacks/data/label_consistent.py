@@ -1,5 +1,6 @@
 """Label-consistent backdoors: samples of the target class that are hard to tell, with a trigger that is not."""
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from fedpoison.attacks.data.perturbing import pgd, within_l2, within_linf
 from fedpoison.attacks.data.relabelling import draw, missing, wanted
 from fedpoison.registry import data_attack
-from fedpoison.types import Count, Images, Labels, NotNegative, Share
+from fedpoison.types import Count, Images, Labels, NotNegative, Planted, Share, Stamp
 
 Corners = Literal["bottom_right", "all"]
 PATTERN = torch.tensor([[-1.0, -1.0, 1.0], [-1.0, 1.0, -1.0], [1.0, -1.0, 1.0]])
@@ -73,7 +74,7 @@ def label_consistent(
     iterations: Count = 100,
     corners: Corners = "all",
     amplitude: Share = 1.0,
-) -> tuple[Images, Labels]:
+) -> Planted:
     """Make samples of the target class hard to classify, then set a trigger in their corners; labels stay.
 
     Turner et al. 2019: the perturbation is projected gradient ascent on the loss of the sample's own label, in a ball
@@ -82,7 +83,7 @@ def label_consistent(
     2.5 ε / iterations. `share` of the attacker's samples of the target class, rounded half up.
     """
     places = draw(labels == target, share, rng)
-    poisoned = images.clone()
+    hard = images.clone()
     if len(places):
         bases, own = images[places], labels[places]
         project = (within_linf if norm == "linf" else within_l2)(bases, epsilon)
@@ -90,6 +91,5 @@ def label_consistent(
         def ease(pictures: Images) -> Tensor:
             return -cross_entropy(surrogate(pictures), own, reduction="sum")
 
-        hard = pgd(ease, bases, project, 2.5 * epsilon / iterations, iterations, norm)
-        poisoned[places] = mark(hard, corners, amplitude)
-    return poisoned, labels.clone()
+        hard[places] = pgd(ease, bases, project, 2.5 * epsilon / iterations, iterations, norm)
+    return Planted(hard, labels.clone(), Stamp(places, partial(mark, corners=corners, amplitude=amplitude)))

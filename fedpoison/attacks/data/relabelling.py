@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fedpoison.rounding import half_up
-from fedpoison.types import Images, Labels
+from fedpoison.types import Images, Labels, Planted, Stamp
 
 
 def draw(eligible: Tensor, share: float, rng: torch.Generator) -> Tensor:
@@ -22,13 +22,12 @@ def plant(
     share: float,
     rng: torch.Generator,
     trigger: Callable[[Images], Images],
-) -> tuple[Images, Labels]:
+) -> Planted:
     """Put the trigger on a share of the samples that are not of the target class, and label them as the target."""
     chosen = draw(labels != target, share, rng)
-    poisoned, relabelled = images.clone(), labels.clone()
-    poisoned[chosen] = trigger(images[chosen])
+    relabelled = labels.clone()
     relabelled[chosen] = target
-    return poisoned, relabelled
+    return Planted(images, relabelled, Stamp(chosen, trigger))
 
 
 def wanted(labels: Labels, target: int) -> Labels:

@@ -1,13 +1,14 @@
 """SIG: a sinusoid on samples of the target class, whose labels stay as they are."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 
 from fedpoison.attacks.data.relabelling import draw, missing, wanted
 from fedpoison.registry import data_attack
-from fedpoison.types import Images, Labels, Positive, Share
+from fedpoison.types import Images, Labels, Planted, Positive, Share, Stamp
 
 
 def superimpose(images: Images, delta: float, f: float) -> Images:
@@ -48,13 +49,11 @@ def sig(
     share: Share = 0.3,
     delta: Positive = 20 / 255,
     f: Positive = 6.0,
-) -> tuple[Images, Labels]:
+) -> Planted:
     """Add a faint sinusoid to a share of the target class's samples; no label is changed.
 
     Barni, Kallas and Tondi 2019, the sinusoidal signal. `delta`: its height in a picture of [0, 1]; `f`: how often it
     goes up and down across the picture. `share` is of the samples of the target class, the only ones touched.
     """
     chosen = draw(labels == target, share, rng)
-    poisoned = images.clone()
-    poisoned[chosen] = superimpose(images[chosen], delta, f)
-    return poisoned, labels.clone()
+    return Planted(images, labels.clone(), Stamp(chosen, partial(superimpose, delta=delta, f=f)))

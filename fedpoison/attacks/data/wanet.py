@@ -10,7 +10,7 @@ from torch.nn.functional import grid_sample, interpolate
 from fedpoison.attacks.data.relabelling import draw, missing, plant, wanted
 from fedpoison.registry import data_attack
 from fedpoison.rounding import half_up
-from fedpoison.types import Count, Images, Labels, NotNegative, Seed, Share
+from fedpoison.types import Count, Images, Labels, NotNegative, Planted, Seed, Share, Stamp
 
 
 def field(height: int, width: int, k: int, s: float, field_seed: int) -> Tensor:
@@ -24,12 +24,14 @@ def field(height: int, width: int, k: int, s: float, field_seed: int) -> Tensor:
     return (torch.stack([x, y], dim=-1) + s * flow.permute(0, 2, 3, 1) / height).clamp(-1, 1)
 
 
-def warp(images: Images, k: int, s: float, field_seed: int, noise: torch.Generator | None = None) -> Images:
-    """The images taken through the field; with `noise` each through its own, which is off by up to 1/height."""
+def warp(images: Images, off: Tensor | None = None, *, k: int, s: float, field_seed: int) -> Images:
+    """The images taken through the field; each through its own where that is `off` [samples, height, width, 2].
+
+    Off by 1 is off by 1/height.
+    """
     height, width = images.shape[-2:]
     grid = field(height, width, k, s, field_seed).expand(len(images), -1, -1, -1)
-    if noise is not None:
-        off = torch.rand(grid.shape, generator=noise) * 2 - 1
+    if off is not None:
         grid = (grid + off / height).clamp(-1, 1)
     return grid_sample(images, grid.to(images.dtype), align_corners=True).clamp(0, 1)
 
@@ -64,17 +66,18 @@ def wanet(
     k: Count = 4,
     s: NotNegative = 0.5,
     field_seed: Seed = 0,
-) -> tuple[Images, Labels]:
+) -> Planted:
     """Warp a share of the samples and label them as the target; warp others otherwise and let them keep their labels.
 
     Nguyen and Tran 2021. `share` (ρ_a) is of the other classes' samples. Noise mode: `cross_ratio` (ρ_n/ρ_a) times as
     many of the rest, as far as there are, get a warp with noise, so that the model learns this field and not warps.
     The field, a `k` × `k` grid of strength `s`, comes from `field_seed` alone. The authors draw who is warped at each
-    step anew and turn and crop pictures; here it is done once.
+    step anew and turn and crop pictures; here it is drawn once.
     """
     trigger = partial(warp, k=k, s=s, field_seed=field_seed)
-    poisoned, relabelled = plant(images, labels, target, share, rng, trigger)
+    planted = plant(images, labels, target, share, rng, trigger)
+    relabelled = planted[1]
     rest = relabelled == labels
     noisy = draw(rest, 1.0, rng)[: half_up(cross_ratio * int((~rest).sum()))]
-    poisoned[noisy] = trigger(images[noisy], noise=rng)
-    return poisoned, relabelled
+    off = torch.rand(len(noisy), *images.shape[-2:], 2, generator=rng) * 2 - 1
+    return Planted(images, relabelled, *planted.stamps, Stamp(noisy, trigger, off))
