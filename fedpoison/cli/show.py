@@ -40,6 +40,7 @@ def show(
     """
     import tomli_w
 
+    from fedpoison.metrics import QUALITY
     from fedpoison.report.frame import Runs
     from fedpoison.report.remarks import remarks
     from fedpoison.report.table import tables
@@ -63,8 +64,8 @@ def show(
     measured = [r for r in records if r["accuracy"] is not None]
     if measured:
         last: dict[str, Any] = measured[-1]
-        names = ("accuracy", "loss", "asr", "asr_untriggered", "target_success", "kappa")
-        figures = (f"{name} {last[name]:.4f}" for name in names if last[name] is not None)
+        values = {name: last.get(name) for name in (*QUALITY, "asr", "asr_untriggered", "target_success", "kappa")}
+        figures = (f"{name} {value:.4f}" for name, value in values.items() if value is not None)
         console.print(f"round {last['round']}: " + ", ".join(figures))
     events = Counter(f"{e['what']}: {e['detail']}" for r in records for e in r["events"])
     for event, count in events.most_common():

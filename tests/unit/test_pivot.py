@@ -157,6 +157,15 @@ def test_a_name_of_before_is_answered_with_the_new_one(
     assert sentence in capsys.readouterr().err
 
 
+def test_a_run_is_shown_with_what_is_measured_of_its_model(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = min(results.glob("*/run.json")).parent
+    last = json.loads((folder / "rounds.jsonl").read_text().splitlines()[-1])
+    assert cli.main(["show", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert f"balanced_accuracy {last['balanced_accuracy']:.4f}" in said
+    assert "auc" not in said.split("round 3:")[1]  # of ten classes
+
+
 def test_best_needs_validation(tmp_path: Path) -> None:
     Job(load({**TABLE, "data": "digits", "seeds": [0], "sweep": {}}), tmp_path).start()
     with pytest.raises(ConfigError, match=r"set data\.validation"):
