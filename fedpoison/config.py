@@ -190,10 +190,12 @@ def _without_none(table: Any) -> Any:
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; ConfigError if it cannot be read."""
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a byte-order mark
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror or error}"]) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path} is not TOML, which is UTF-8: {error}"]) from error
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{path} is not TOML: {error}"]) from error
 
 

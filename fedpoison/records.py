@@ -58,7 +58,7 @@ class RunFolder(RunFiles):
         """Write config.toml, environment.json and run.json; how the environment of a run begun before differs."""
         now, file, changes = environment(), self.path / "environment.json", ""
         if file.is_file() and self.records():
-            before = json.loads(file.read_text())
+            before = json.loads(file.read_text(encoding="utf-8"))
             differing = [key for key in now if now[key] != before.get(key)]
             changes = ", ".join(f"{key} {now[key]} instead of {before.get(key)}" for key in differing)
         else:
@@ -97,7 +97,7 @@ class RunFolder(RunFiles):
 
         If the process is killed in between, the rounds since are played and written again by the resumed run.
         """
-        with (self.path / "rounds.jsonl").open("a") as file:
+        with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
         if time.monotonic() - self._saved >= _PATIENCE * self._cost:
             self.save(state)

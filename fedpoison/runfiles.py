@@ -44,8 +44,8 @@ class RunFiles:
 
     def described(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The configuration and the labels, as `describe` wrote them."""
-        config = tomllib.loads((self.path / "config.toml").read_text())
-        return config, json.loads((self.path / "run.json").read_text())
+        config = tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8"))
+        return config, json.loads((self.path / "run.json").read_text(encoding="utf-8"))
 
     def records(self) -> list[Record]:
         """All rounds that are wholly written."""

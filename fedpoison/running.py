@@ -101,9 +101,14 @@ class Job:
         folder = self.out / self.experiment.name
         if all(self.folder(config).finished for config in self.configs):
             return
-        with suppress(OSError):  # where this cannot be written no run can, and says so
+        try:
             folder.mkdir(parents=True, exist_ok=True)
             replace_file(folder / "plan.json", json.dumps(plan, indent=1).encode())
+        except OSError as error:  # where this cannot be written no run can
+            place = folder if self.out.is_dir() else self.out
+            no_folder = isinstance(error, FileExistsError | NotADirectoryError)
+            why = "it is no folder" if no_folder else error.strerror or str(error)
+            raise ConfigError([f"results cannot be written to {str(place)!r}: {why}"]) from error
 
     def start(
         self,
@@ -111,7 +116,7 @@ class Job:
         jobs: int | Literal["ray"] = 1,
         ray_address: str | None = None,
     ) -> dict[Path, str]:
-        """Make every run that is not finished; what failed, and why.
+        """Make every run that is not finished; what failed, and why. ConfigError where nothing can be written.
 
         With jobs = "ray" each run is a task of the cluster at `ray_address`, or of one started here.
         """
@@ -160,7 +165,7 @@ def _attempt(job: Job, config: Config, report: Callable[[Record], None]) -> str 
         return str(error)
     except (Exception, SystemExit) as error:
         with suppress(OSError):  # if the folder itself is the trouble, the message has to do
-            (job.folder(config).path / "error.txt").write_text(traceback.format_exc())
+            (job.folder(config).path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         return str(error) if isinstance(error, AlgorithmError) else f"{type(error).__name__}: {error}"
     (job.folder(config).path / "error.txt").unlink(missing_ok=True)
     return None

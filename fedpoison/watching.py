@@ -61,7 +61,7 @@ class Sweep:
 def look(folder: Path) -> Sweep:
     """Read an experiment's folder; WatchError where no experiment was started."""
     try:
-        plan = json.loads((folder / "plan.json").read_text())
+        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise WatchError(f"{folder} has no readable plan.json: no experiment was started there ({reason})") from error

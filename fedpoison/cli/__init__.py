@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import gc
 import io
+import sys
 from collections.abc import Iterable, Sequence
 
 from cyclopts import App, CycloptsError
@@ -23,9 +24,12 @@ app = App(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a user's mistake gives sentences, not a traceback."""
-    errors = error_output()
     if arguments is None:  # a process of its own
         atexit.register(_leave)
+        for stream in (sys.stdout, sys.stderr):  # a locale may lack what is printed
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
+    errors = error_output()
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -43,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except RunError as error:
         for folder, why in error.failures.items():
-            errors.print(f"fedpoison: {folder} failed: {why} (the traceback is in its error.txt)", markup=False)
+            traceback = " (the traceback is in its error.txt)" if (folder / "error.txt").is_file() else ""
+            errors.print(f"fedpoison: {folder} failed: {why}{traceback}", markup=False)
         return 1
     except (BusyError, FetchError, OSError) as error:
         for line in str(error).splitlines():

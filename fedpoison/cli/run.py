@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -117,4 +118,4 @@ def run(
     console.print(f"{made} in {time.perf_counter() - started:.1f} s, kept in {folder}", markup=False)
     if failures:
         raise RunError(failures)
-    console.print(f"next: fedpoison plot {folder}", markup=False)
+    console.print(f"next: fedpoison plot {quote(str(folder))}", markup=False)

@@ -72,7 +72,7 @@ def show(
         console.print(f"{count} × {event}", markup=False)
     error = folder.path / "error.txt"
     if error.is_file():
-        console.print(error.read_text(), markup=False)
+        console.print(error.read_text(encoding="utf-8", errors="replace"), markup=False)
     say(remarks(runs), console)
 
 

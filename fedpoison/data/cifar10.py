@@ -24,7 +24,7 @@ def decode(folder: Path) -> Arrays:
         return np.ascontiguousarray(np.concatenate(rows).reshape(-1, SIDE, SIDE, 3).transpose(0, 3, 1, 2))
 
     def labels(name: str) -> np.ndarray:
-        return np.array(json.loads((folder / f"{name}_lables.json").read_text()), dtype=np.uint8)
+        return np.array(json.loads((folder / f"{name}_lables.json").read_text(encoding="utf-8")), dtype=np.uint8)
 
     return {
         "train_images": images(*_BATCHES),

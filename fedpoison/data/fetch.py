@@ -88,7 +88,12 @@ def _from_debian(source: Source, folder: Path, members: Path, progress: Progress
         raise OSError("there is no apt-get here")
     progress(str(source), 0, None)
     done = subprocess.run(
-        ["apt-get", "download", source.package], cwd=folder, capture_output=True, text=True, check=False
+        ["apt-get", "download", source.package],
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
     packages = list(folder.glob("*.deb"))
     if done.returncode or not packages:
@@ -130,7 +135,7 @@ def _said(*command: str) -> str:
     """What a client's command prints, a setting; nothing where there is no such client or setting."""
     if not shutil.which(command[0]):
         return ""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     return "" if done.returncode else done.stdout.strip()
 
 

@@ -43,7 +43,7 @@ def _decode_letters(folder: Path) -> Arrays:
     """All letters' bodies as bytes one after the other, where each begins, and which are spam; no body twice."""
     bodies: dict[bytes, int] = {}
     for path in sorted(folder.glob("*.json")):
-        letter = json.loads(path.read_text())
+        letter = json.loads(path.read_text(encoding="utf-8"))
         body = letter["text"].replace("\r", "").partition("\n\n")[2].strip()
         bodies.setdefault(body.encode(), int(letter["group"].startswith("spam")))
     return {**_packed(list(bodies)), "spam": np.array(list(bodies.values()), dtype=np.uint8)}

@@ -49,7 +49,7 @@ class Deployment:
         }
         _write_certificates(folder)
         connection = f'[superlink.here]\naddress = "{HOST}:{self.port}"\nroot-certificates = "{folder / "ca.crt"}"\n'
-        (home / "config.toml").write_text(f'[superlink]\ndefault = "here"\n\n{connection}')
+        (home / "config.toml").write_text(f'[superlink]\ndefault = "here"\n\n{connection}', encoding="utf-8")
 
     def flwr(self, *words: str, patience: float = 120.0) -> dict[str, Any]:
         """What a command of Flower's says as JSON; RuntimeError if it says nothing, or that it failed."""
@@ -95,7 +95,7 @@ class Deployment:
 
     def log(self, name: str) -> str:
         """What a process has written."""
-        return (self.folder / f"{name}.log").read_text(errors="replace")
+        return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
     def submit(self, app: Path, config: Mapping[str, str | float]) -> int:
         """Start a run of an app; its id."""

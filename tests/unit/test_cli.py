@@ -145,6 +145,27 @@ def test_run_tells_the_chance_that_attackers_exceed_f(call: Call, tmp_path: Path
     assert "note: with 2 of 10 clients malicious, a cohort of 5 has more than f = 1 of them in 22.2% of rounds" in out
 
 
+@pytest.mark.parametrize(("place", "why"), [("a-file", "it is no folder"), ("dangling", "it is no folder")])
+def test_results_that_cannot_be_written_are_refused_before_anything_runs(
+    call: Call, tmp_path: Path, place: str, why: str
+) -> None:
+    (tmp_path / "a-file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    code, out, err = call("run", toml(tmp_path), "--out", tmp_path / place)
+    assert (code, err) == (2, f"fedpoison: results cannot be written to '{tmp_path / place}': {why}\n")
+    assert "accuracy" not in out
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "small").write_text("")
+    code, _, err = call("run", toml(tmp_path), "--out", tmp_path / "out")
+    assert (code, err) == (2, f"fedpoison: results cannot be written to '{tmp_path / 'out' / 'small'}': {why}\n")
+
+
+def test_a_hint_can_be_pasted_where_a_path_has_a_space(call: Call, tmp_path: Path) -> None:
+    code, out, _ = call("run", toml(tmp_path), "--out", tmp_path / "with space")
+    assert code == 0
+    assert out.endswith(f"next: fedpoison plot '{tmp_path}/with space/small'\n")
+
+
 def test_a_failed_run_is_exit_code_1_and_the_others_are_finished(call: Call, tmp_path: Path) -> None:
     (tmp_path / "rule.py").write_text(RULE)
     path = toml(tmp_path, sweep={"defence.aggregator": ["rule.py:broken", "mean"]})
