@@ -34,7 +34,7 @@ def available_cores() -> int:
 def _quotas(root: Path) -> tuple[float, ...]:
     """Of how many cores' time the control groups (version 2 or 1) that this process is in grant it; Linux has them."""
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ()
     found = []
@@ -55,9 +55,9 @@ def _quota(folder: Path) -> float | None:
     """Of how many cores' time a control group grants; None if it says nothing of it."""
     try:
         if (folder / "cpu.max").is_file():
-            time, period = (folder / "cpu.max").read_text().split()
+            time, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
         else:
-            time, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            time, period = ((folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8") for name in ("quota", "period"))
         return int(time) / int(period) if int(time) > 0 else None  # version 1 says -1, version 2 max
     except (OSError, ValueError):
         return None
