@@ -64,7 +64,8 @@ def show(
     measured = [r for r in records if r["accuracy"] is not None]
     if measured:
         last: dict[str, Any] = measured[-1]
-        values = {name: last.get(name) for name in (*QUALITY, "asr", "asr_untriggered", "target_success", "kappa")}
+        names = ("accuracy", "loss", "asr", "asr_untriggered", "target_success", "kappa")
+        values = {name: last.get(name) for name in (*names, *QUALITY)}
         figures = (f"{name} {value:.4f}" for name, value in values.items() if value is not None)
         console.print(f"round {last['round']}: " + ", ".join(figures))
     events = Counter(f"{e['what']}: {e['detail']}" for r in records for e in r["events"])
