@@ -1,11 +1,11 @@
 """What --only and --set say. Light, so that commands which read results can load it."""
 
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedpoison.dotted import shown
 from fedpoison.errors import ConfigError
 from fedpoison.spelling import among, hint
 
@@ -32,7 +32,7 @@ class Choice:
             had = [value_of(cell, key) for cell in cells if value_of(cell, key) is not None]
             if not had:
                 keys = {k.removesuffix(".name") for cell in cells for k in cell}
-                found.append(f"no {noun} has a key {key!r}{hint(key, keys)}")
+                found.append(f"no {noun} has a key {key!r}; {hint(key, keys)}".rstrip("; "))
                 continue
             missing = [shown(value) for value in wanted if not any(means(value, one) for one in had)]
             found += [f"no {noun} has {key}={v}; {among(v, set(map(shown, had)), 'values')}" for v in missing]
@@ -47,11 +47,6 @@ def value_of(cell: Mapping[str, Any], key: str) -> Any:
 def means(wanted: Any, value: Any) -> bool:
     """Whether a value is the one that was asked for; a file is known by its name alone too."""
     return bool(wanted == value or (isinstance(value, str) and wanted == shown(value)))
-
-
-def shown(value: Any) -> str:
-    """A value as it is asked for: a file without the folders that it lies in."""
-    return value.rsplit("/", 1)[-1] if isinstance(value, str) else json.dumps(value)
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

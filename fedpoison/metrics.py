@@ -2,6 +2,9 @@
 
 from collections.abc import Collection, Sequence
 
+from fedpoison.errors import ConfigError
+from fedpoison.spelling import folded, hint
+
 QUALITY = ("accuracy", "loss", "balanced_accuracy", "auc", "average_precision", "rare_recall", "rare_f1")
 """Of a model on a set of samples."""
 TWO_CLASSES = ("auc", "average_precision", "rare_recall", "rare_f1")
@@ -43,10 +46,21 @@ _RENAMED = {
 } | {"damage_accuracy": "damage_accuracy is called damage"}
 
 
-def unknown(asked: Sequence[str], known: Collection[str]) -> list[str]:
-    """A sentence for each of the metrics asked for that is not among the known ones."""
+def spelled(asked: Sequence[str], known: Collection[str]) -> list[str]:
+    """The metrics asked for, by the names that they have here: "attack success" and "attack-success" are alike.
+
+    ConfigError with a sentence for each that is not among the known ones.
+    """
+    names = [folded(name) for name in asked]
     has = f"there are {', '.join(known)}"
-    return [_RENAMED.get(name, f"there is no metric {name!r}; {has}") for name in asked if name not in known]
+    unknown = [
+        _RENAMED.get(name, f"there is no metric {word!r}; {hint(word, known)}{has}")
+        for name, word in zip(names, asked, strict=True)
+        if name not in known
+    ]
+    if unknown:
+        raise ConfigError(unknown)
+    return names
 
 
 def worth(name: str, value: float) -> float:

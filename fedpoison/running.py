@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedpoison.config import Config, parse
+from fedpoison.dotted import flatten, titles
 from fedpoison.engines.cluster import ClusterPool
 from fedpoison.errors import AlgorithmError, BusyError, ConfigError, RunError
 from fedpoison.parallel import available_cores
@@ -39,6 +40,12 @@ class Job:
     def configs(self) -> tuple[Config, ...]:
         """The attacked runs and the clean ones."""
         return (*self.experiment.runs, *self.experiment.clean)
+
+    @property
+    def names(self) -> list[str]:
+        """What to call each run beside the others."""
+        tables = [flatten(config.table()) for config in self.configs]
+        return titles(tables, [(config.defence.rule, config.attack) for config in self.configs])
 
     def folder(self, config: Config) -> RunFolder:
         """Where a run's files are."""
@@ -94,8 +101,8 @@ class Job:
     def _announce(self, jobs: int) -> None:
         """Write plan.json beside the runs: what will be made, for who watches from elsewhere."""
         runs = [
-            {"hash": c.hash, "rounds": c.rounds, "rule": c.defence.rule, "attack": c.attack, "seed": c.seed}
-            for c in self.configs
+            {"hash": config.hash, "rounds": config.rounds, "name": name}
+            for config, name in zip(self.configs, self.names, strict=True)
         ]
         plan = {"started": time.time(), "jobs": jobs, "runs": runs}
         folder = self.out / self.experiment.name

@@ -17,14 +17,12 @@ def folded(word: str) -> str:
 
 
 def hint(word: str, known: Iterable[str]) -> str:
-    """ "; did you mean …?" for the end of a sentence, or nothing."""
+    """ "did you mean …? ", for what comes before the list of all that there is; nothing if no word is close."""
     found = close(word, known)
-    return f"; did you mean {found!r}?" if found else ""
+    return f"did you mean {found!r}? " if found else ""
 
 
 def among(word: str, known: Iterable[str], noun: str) -> str:
     """What there is instead of an unknown word, for an error's sentence."""
     names = sorted(known)
-    listed = f"the {noun} are {', '.join(names)}" if names else f"it has no {noun}"
-    found = close(word, names)
-    return f"did you mean {found!r}? {listed}" if found else listed
+    return hint(word, names) + (f"the {noun} are {', '.join(names)}" if names else f"it has no {noun}")

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fedpoison.config import Config, parse, read_toml
 from fedpoison.errors import ConfigError
-from fedpoison.metrics import QUALITY, TWO_CLASSES, unknown, worth
+from fedpoison.metrics import QUALITY, TWO_CLASSES, spelled, worth
 from fedpoison.records import RunFolder
 from fedpoison.runfiles import replace_file
 from fedpoison.running import Job
@@ -52,8 +52,7 @@ class Tune(BaseModel):
     @field_validator("metric")
     @classmethod
     def _known(cls, metric: str) -> str:
-        if problems := unknown([metric], QUALITY):
-            raise ValueError(*problems)
+        (metric,) = spelled([metric], QUALITY)
         return metric
 
     @property

@@ -85,5 +85,4 @@ def _look_at(path: Path, run: dict[str, Any], began: float) -> tuple[Seen, int]:
     elif (path / "error.txt").is_file() and (path / "error.txt").stat().st_mtime >= began:
         state = "failed"
     record = json.loads(whole[-1]) if whole else None
-    name = f"{run['rule']} · {run['attack']} · seed {run['seed']}"
-    return Seen(name, state, len(whole), run["rounds"], record), len(whole) if fresh else 0
+    return Seen(run["name"], state, len(whole), run["rounds"], record), len(whole) if fresh else 0

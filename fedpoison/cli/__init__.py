@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import gc
 import io
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -72,9 +73,9 @@ def error_output() -> Console:
 
 
 def output() -> Console:
-    """Standard output; a pipe gets lines of 120 columns, as tables need them."""
+    """Standard output; a pipe gets lines of 120 columns, as tables need them, unless $COLUMNS says otherwise."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=120)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=120)
 
 
 def say(remarks: Iterable[str], console: Console) -> None:

@@ -68,9 +68,9 @@ def run(
     from fedpoison.errors import ConfigError, RunError
     from fedpoison.planning import plan
     from fedpoison.report.frame import Runs
+    from fedpoison.report.pivot import pivot
     from fedpoison.report.progress import Progress
     from fedpoison.report.remarks import remarks
-    from fedpoison.report.table import tables
     from fedpoison.report.timing import timing
     from fedpoison.running import Job
     from fedpoison.sweep import load
@@ -98,7 +98,7 @@ def run(
             print(json.dumps(planned.as_dict(), indent=1))
         return
     started = time.perf_counter()
-    with Progress(console, job.configs) as progress:
+    with Progress(console, job.configs, job.names) as progress:
         failures = job.start(progress.watch, jobs, ray_address)
     paths = [job.folder(config).path for config in job.configs]
     done = [path for path in paths if path not in failures]
@@ -108,8 +108,9 @@ def run(
         outcome = {"runs": [str(path) for path in done], "failed": failed, "remarks": remarks(runs)}
         print(json.dumps(outcome, indent=1))
     elif done:
-        for table in tables(runs):
-            console.print(table)
+        results = pivot(runs)
+        console.print(results.note, markup=False, soft_wrap=True)
+        console.print(*results.render("text", width=console.width), sep="\n")
     if profile and done:
         console.print(timing(runs))
     say(remarks(runs), console)

@@ -1,6 +1,7 @@
 """`fedpoison show`."""
 
 import json
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from fedpoison.cli import app, output, say
+from fedpoison.dotted import flatten, shown
 
 if TYPE_CHECKING:
-    from fedpoison.runfiles import RunFiles
+    from rich.console import Console
+
+    from fedpoison.report.versions import Told
 
 
 @app.command
@@ -20,13 +24,13 @@ def show(
     only: Annotated[list[str] | None, Parameter(negative=())] = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
-    """Show a run: how it was set up, how it ended, what happened; or a table of the runs below a folder.
+    """Show a run: how it ended, what happened, how it was set up; or list the runs below a folder.
 
     Examples: fedpoison show results/quickstart
 
     fedpoison show results/quickstart/3f2a91c07d11
 
-    fedpoison show results/quickstart --json
+    fedpoison show results/quickstart --only rule=krum --json
 
     Parameters
     ----------
@@ -38,29 +42,31 @@ def show(
     as_json
         Each run's configuration, state, last record and remarks, for machines.
     """
-    import tomli_w
-
-    from fedpoison.metrics import QUALITY
     from fedpoison.report.frame import Runs
+    from fedpoison.report.listing import listing
     from fedpoison.report.remarks import remarks
-    from fedpoison.report.table import tables
 
     console = output()
     runs = Runs.read([run], only or ())
     if as_json:
-        print(json.dumps([_plain(folder) for folder in runs.folders], indent=1))
+        print(json.dumps([_plain(told) for told in runs.runs], indent=1))
         return
-    if len(runs.folders) > 1:
-        for table in tables(runs):
-            console.print(table)
-        say(remarks(runs), console)
-        return
-    (folder,) = runs.folders
-    config, labels = folder.described()
-    console.print(tomli_w.dumps(config), markup=False)
-    records = folder.records()
-    state = "finished" if folder.finished else f"cut after round {len(records)}"
-    console.print(f"{labels['rule']} against {labels['attack']}: {state} ({len(records)} of {config['rounds']} rounds)")
+    if len(runs) == 1:
+        _show(runs.runs[0], console)
+    else:
+        console.print(*listing(runs, console.width), sep="\n")
+    say(remarks(runs), console)
+
+
+def _show(run: "Told", console: "Console") -> None:
+    """How the run ended, its last figures, its events, then what it was set up with, a line a table of the TOML."""
+    from fedpoison.metrics import QUALITY
+
+    records, labels = run.folder.records(), run.labels
+    state = "finished" if run.folder.finished else f"cut after round {len(records)}"
+    rounds = f"{len(records)} of {run.config['rounds']} rounds"
+    told = f"{labels['rule']} against {labels['attack']}, seed {run.config['seed']}: {state} ({rounds})"
+    console.print(told, markup=False, soft_wrap=True)
     measured = [r for r in records if r["accuracy"] is not None]
     if measured:
         last: dict[str, Any] = measured[-1]
@@ -71,16 +77,28 @@ def show(
     events = Counter(f"{e['what']}: {e['detail']}" for r in records for e in r["events"])
     for event, count in events.most_common():
         console.print(f"{count} × {event}", markup=False)
-    error = folder.path / "error.txt"
+    error = run.folder.path / "error.txt"
     if error.is_file():
         console.print(error.read_text(encoding="utf-8", errors="replace"), markup=False)
-    say(remarks(runs), console)
+    for line in _settings(run.config):
+        console.print(textwrap.fill(line, console.width, subsequent_indent="    "), markup=False)
+    console.print(f"all of it: {run.folder.path / 'config.toml'}", markup=False, soft_wrap=True)
 
 
-def _plain(folder: "RunFiles") -> dict[str, Any]:
+def _settings(config: dict[str, Any]) -> list[str]:
+    """What a run was set up with, a line a table."""
+    plain = {key: value for key, value in config.items() if not isinstance(value, dict)}
+    tables = {"settings": plain, **{key: value for key, value in config.items() if isinstance(value, dict)}}
+    return [
+        f"  {name}: " + ", ".join(f"{key} = {shown(value)}" for key, value in flatten(table).items())
+        for name, table in tables.items()
+    ]
+
+
+def _plain(run: "Told") -> dict[str, Any]:
     from fedpoison.report.happened import happened
 
-    config, labels = folder.described()
-    records = folder.records()
+    records, folder = run.folder.records(), run.folder
+    described = {"labels": run.labels, "config": run.config}
     said = {"last": records[-1] if records else None, "remarks": happened([folder])}
-    return {"run": str(folder.path), "finished": folder.finished, "labels": labels, "config": config, **said}
+    return {"run": str(folder.path), "finished": folder.finished, **described, **said}

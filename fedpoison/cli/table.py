@@ -42,13 +42,14 @@ def table(
     runs
         Folders of runs, or above them.
     rows
-        rule, attack, or a dotted key in which the runs differ; may be repeated. The rule unless given.
+        rule, attack, or a dotted key in which the runs differ; may be repeated. Unless rows or cols are given: the rule
+        and what else tells runs apart. A share of 0 is the origin of each attack.
     cols
-        The same for columns. The attack unless rows or cols are given.
+        The same for columns. Unless rows or cols are given: the attack and those of its options that differ.
     metric
-        What is shown; accuracy and attack success unless given. damage is of accuracy, damage_auc and the like of
-        another metric. Besides the metrics of a round there is durability, of a run: for how many rounds the attack
-        lasted after it ended (≥: it outlasted the run).
+        What is shown; accuracy and attack success unless given, of a single attack more. damage is of accuracy,
+        damage_auc and the like of another metric. Besides the metrics of a round there is durability, of a run: for how
+        many rounds the attack lasted after it ended (≥: it outlasted the run).
     only
         key=value, or rule=…, attack=…: take only these runs; may be repeated. rule=mine.py:mine@1 is an earlier version
         of a rule, @all every one.
@@ -69,15 +70,13 @@ def table(
     from fedpoison.report.pivot import pivot
     from fedpoison.runfiles import replace_file
 
-    if not rows and not cols:
-        rows, cols = ["rule"], ["attack"]
     found = Runs.read(runs, only or ())
     results = pivot(found, rows or [], cols or [], metric or (), at)
-    made = results.render(format, seeds)
+    console = output() if out is None else Console(width=200, file=io.StringIO(), record=True)
+    made = results.render(format, seeds, console.width)
     if not isinstance(made, str):
-        console = output() if out is None else Console(width=200, file=io.StringIO(), record=True)
         console.print(results.note, markup=False, soft_wrap=True)
-        console.print(made)
+        console.print(*made, sep="\n")
         say(results.remarks, console)
         if out is None:
             return

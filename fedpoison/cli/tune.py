@@ -75,7 +75,7 @@ def tune(
         markup=False,
         soft_wrap=True,
     )
-    with Progress(console, trials.configs) as progress:
+    with Progress(console, trials.configs, trials.names) as progress:
         failures = trials.start(progress.watch, jobs)
     if failures:
         raise RunError(failures)
@@ -83,7 +83,7 @@ def tune(
     written = out / tuning.experiment.name / "tuned.toml"
     tuning.write(tried, written)
     final = Job(tuning.final(tried), out)
-    with Progress(console, final.configs) as progress:
+    with Progress(console, final.configs, final.names) as progress:
         failures = final.start(progress.watch, jobs)
     if failures:
         raise RunError(failures)
@@ -99,7 +99,7 @@ def tune(
     for at in ("last", best):
         results = pivot(runs, ["rule"], ["attack"], shown, at=at, tuned=True)
         console.print(results.note, markup=False, soft_wrap=True)
-        console.print(results.render("text"))
+        console.print(*results.render("text", width=console.width), sep="\n")
     say(remarks(runs), console)
     print(f"the settings are in {written}")
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fedpoison.engines import grids
 from fedpoison.flower.messages import client_app
-from fedpoison.report.table import tables
+from fedpoison.report.pivot import pivot
 from fedpoison.running import run
 from fedpoison.simulation import trainer
 
@@ -32,6 +32,9 @@ def serve(grid: Grid, context: Context, folder: Path) -> None:
     with grids.lending(grid):
         done = run(folder / str(given["experiment"]), engine, out)
     console = Console(width=120)
-    for table in tables(done):
-        console.print(table)
+    results = pivot(done)
+    console.print(results.note, markup=False, soft_wrap=True)
+    console.print(*results.render("text", width=console.width), sep="\n")
+    for line in results.remarks:
+        console.print(f"note: {line}", markup=False, soft_wrap=True)
     console.print(f"kept in {out}", markup=False)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedpoison.errors import ConfigError
-from fedpoison.metrics import DETECTION, METRICS, MODEL, unknown
+from fedpoison.metrics import DETECTION, METRICS, MODEL, spelled
 from fedpoison.report.frame import Runs, measured
 from fedpoison.report.grouping import grouped
 from fedpoison.report.remarks import remarks
@@ -45,8 +45,7 @@ def plot(runs: Runs, out: Path, metrics: Sequence[str] = ()) -> Path:
     did not measure.
     """
     frame = grouped(runs)
-    if problems := unknown(metrics, METRICS):
-        raise ConfigError(problems)
+    metrics = spelled(metrics, METRICS)
     if out.suffix not in _FORMATS:
         raise ConfigError([f"figures are saved as {', '.join(_FORMATS)}, not {out.name!r}"])
     chosen = metrics or [m for m in ("accuracy", "attack_success") if frame[m].is_not_null().any()]

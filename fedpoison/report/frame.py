@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from fedpoison.dotted import flatten
+from fedpoison.dotted import differing, flatten
 from fedpoison.errors import ConfigError
 from fedpoison.metrics import DAMAGE, DETECTION, METRICS, MODEL, SCORES, SPREAD, worth
 from fedpoison.report.happened import happened, unattacked, unlearned
@@ -65,10 +65,11 @@ class Runs:
         """A row a round: run, name, seed, rule, attack, round, accuracy, loss, asr, …
 
         `rule` is the aggregator with its pre-aggregators before it, `attack` the data and update attack or none.
-        Every dotted key of the configuration in which the runs differ is a column too. `damage` is the paired
-        clean run's accuracy less this one's, where that run is among the folders' neighbours; `damage_auc` and the
-        like by how much another metric of the model is worse. Both are null where the clean run learned nothing or
-        this one's attack never came. What happened to the runs that no number shows is warned of.
+        Every dotted key of the configuration in which the runs differ is a column too, of numbers where all its values
+        are. `damage` is the paired clean run's accuracy less this one's, where that run is among the folders'
+        neighbours; `damage_auc` and the like by how much another metric of the model is worse. Both are null where the
+        clean run learned nothing or this one's attack never came. What happened to the runs that no number shows is
+        warned of.
         """
         for sentence in happened(self.folders):
             warnings.warn(sentence, stacklevel=2)
@@ -77,7 +78,7 @@ class Runs:
     def rows(self) -> pl.DataFrame:
         """The frame, without a word about it."""
         flat = [flatten(run.config) for run in self.runs]
-        differing = _differing(flat)
+        types = {key: _type_of(keys.get(key) for keys in flat) for key in _differing(flat)}
         clean_records: dict[Path, dict[int, Record]] = {}
         rows: list[dict[str, Any]] = []
         for run, keys in zip(self.runs, flat, strict=True):
@@ -91,7 +92,7 @@ class Runs:
                 "seed": keys["seed"],
                 "rule": labels["rule"],
                 "attack": labels["attack"],
-                **{key: _text(keys.get(key)) for key in differing},
+                **{k: _text(keys.get(k)) if kind == pl.String else keys.get(k) for k, kind in types.items()},
             }
             records, others = folder.records(), clean_records[clean]
             comparable = not unattacked(records, labels) and not unlearned([*others.values()])
@@ -101,7 +102,7 @@ class Runs:
             return pl.DataFrame(
                 schema={**dict.fromkeys(_NAMES, pl.String), "seed": pl.Int64, "round": pl.Int64, **floats}
             )
-        return pl.DataFrame(rows, schema_overrides=floats, infer_schema_length=None)
+        return pl.DataFrame(rows, schema_overrides={**types, **floats}, infer_schema_length=None)
 
     def summary(self) -> pl.DataFrame:
         """A row a run: run, durability and outlasts (see `durability`)."""
@@ -116,8 +117,8 @@ class Runs:
     def shared(self) -> dict[str, Any]:
         """The settings in which all these runs agree, by dotted key."""
         tables = [flatten(run.config) for run in self.runs]
-        differing = {*_differing(tables), "seed"}
-        return {key: value for key, value in tables[0].items() if key not in differing}
+        apart = {*_differing(tables), "seed"}
+        return {key: value for key, value in tables[0].items() if key not in apart}
 
     def clean(self) -> set[str]:
         """The hashes of the clean runs that these runs are compared with."""
@@ -194,9 +195,17 @@ def _success(record: Record) -> float | None:
 
 
 def _differing(tables: Sequence[Mapping[str, Any]]) -> list[str]:
-    keys = dict.fromkeys(key for table in tables for key in table)
-    unsaid = {"name", "seed"}
-    return [k for k in keys if k not in unsaid and len({json.dumps(t.get(k)) for t in tables}) > 1]
+    return [key for key in differing(tables) if key not in ("name", "seed")]
+
+
+def _type_of(values: Iterable[Any]) -> Any:
+    """Numbers and truths as such, all else as text; what some runs have not is null."""
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds == {bool}:
+        return pl.Boolean
+    if kinds == {int}:
+        return pl.Int64
+    return pl.Float64 if kinds and kinds <= {int, float} else pl.String
 
 
 def _text(value: Any) -> str | None:

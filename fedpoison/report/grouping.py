@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from fedpoison.dotted import short_names
 from fedpoison.errors import ConfigError
 from fedpoison.report.frame import Runs
 
@@ -36,14 +37,13 @@ def without_references(runs: Runs) -> pl.DataFrame:
 
 def _varies(frame: pl.DataFrame, key: str, within: list[str]) -> bool:
     """Whether runs of the same name differ in `key`."""
-    return bool((frame.group_by(within).agg(pl.col(key).fill_null("-").n_unique())[key] > 1).any())
+    return bool((frame.group_by(within).agg(pl.col(key).n_unique())[key] > 1).any())
 
 
 def _label(name: str, keys: list[str]) -> pl.Expr:
-    short = [key.split(".")[-1] for key in keys]
-    words = [s if short.count(s) == 1 else ".".join(k.split(".")[-2:]) for s, k in zip(short, keys, strict=True)]
+    said = short_names(keys)
     details = [
-        pl.when(pl.col(k).is_null()).then(pl.lit("")).otherwise(pl.lit(f" {word}=") + pl.col(k))
-        for k, word in zip(keys, words, strict=True)
+        pl.when(pl.col(k).is_null()).then(pl.lit("")).otherwise(pl.lit(f" {said[k]}=") + pl.col(k).cast(pl.String))
+        for k in keys
     ]
     return pl.concat_str([pl.col(name), *details])

@@ -16,8 +16,8 @@ _SHOWN = {"accuracy": "accuracy", "asr": "asr", "target_success": "target succes
 class Progress:
     """Watches runs; use as a context manager and hand `watch` to whoever makes them."""
 
-    def __init__(self, console: Console, configs: Sequence[Config]) -> None:
-        self._console, self._configs = console, configs
+    def __init__(self, console: Console, configs: Sequence[Config], names: Sequence[str]) -> None:
+        self._console, self._configs, self._names = console, configs, names
         self._left = [config.rounds for config in configs]
         self._started = [0.0] * len(configs)
         self._done = 0
@@ -49,7 +49,7 @@ class Progress:
         if self._left[number] == config.rounds:
             self._started[number] = time.perf_counter()
         self._left[number] -= 1
-        name = f"{config.defence.rule} · {config.attack} · seed {config.seed}"
+        name = self._names[number]
         self._bar.update(self._task, advance=1, description=f"{name} · {_figures(record)}")
         if self._left[number] == 0:
             self._done += 1

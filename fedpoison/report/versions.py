@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedpoison.choice import Choice, means, shown, value_of
-from fedpoison.dotted import flatten
+from fedpoison.choice import Choice, means, value_of
+from fedpoison.dotted import flatten, shown
 from fedpoison.errors import ConfigError
 from fedpoison.runfiles import RunFiles
 

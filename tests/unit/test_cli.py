@@ -98,8 +98,9 @@ def test_run_says_what_it_makes_what_came_out_and_where_it_is(call: Call, tmp_pa
     for number, line in enumerate(made, start=1):
         assert re.match(rf"{number}/8  (mean|krum) · (label_flip|none) · seed [01]: accuracy 0\.\d+, ", line)
     assert len(made) == 8
-    assert "label_flip: round 2, mean ± sd of 2 seeds" in out
-    assert re.search(r"│ krum +│ +0\.\d{3}±0\.\d{3} │", out)
+    assert out.count("┡") == 1  # one table
+    assert "in the last round, mean ± half of the 95 % t-interval over 2 seeds" in lines
+    assert re.search(r"│ krum +│ +0\.\d{3}±\d\.\d{3} │", out)
     assert re.fullmatch(rf"8 runs in \d+\.\d s, kept in {tmp_path}/out/small", lines[-2])
     assert lines[-1] == f"next: fedpoison plot {tmp_path}/out/small"
     assert len([path for path in (tmp_path / "out" / "small").iterdir() if path.is_dir()]) == 8
@@ -110,7 +111,7 @@ def test_run_again_prints_the_same_tables(call: Call, results: Path, monkeypatch
     code, out, _ = call("run", results.parent / "experiment.toml", "--out", results)
     assert code == 0
     assert "8/8  " in out
-    assert "label_flip: round 2" in out
+    assert "in the last round, mean" in out
     assert "ms a round" not in out
     code, out, _ = call("run", results.parent / "experiment.toml", "--out", results, "--profile")
     assert code == 0
@@ -190,7 +191,7 @@ def test_runs_that_failed_at_once_can_be_looked_at(seeds: list[int], call: Call,
     assert "0 runs in " in out
     code, out, err = call("show", tmp_path / "out")
     assert code in (0, 2)
-    assert "no idea" in out or "round" in err
+    assert "no idea" in out or out.count("0 of 2, failed") == 2
     code, _, err = call("plot", tmp_path / "out", "--out", tmp_path / "a.png")
     assert code == 2
     assert "round" in err
@@ -228,8 +229,11 @@ def test_show_one_run(call: Call, results: Path) -> None:
     (config, *_) = load(results.parent / "experiment.toml").runs
     code, out, err = call("show", results / "small" / config.hash)
     assert (code, err) == (0, "")
-    assert 'name = "label_flip"' in out
-    assert "mean against label_flip: finished (2 of 2 rounds)" in out
+    assert out.startswith("mean against label_flip, seed 0: finished (2 of 2 rounds)\nround 2: accuracy")
+    assert "  threat: actor = client, malicious = 2, " in out
+    assert "data.name = label_flip, data.source = 5" in " ".join(out.split())
+    assert out.endswith(f"all of it: {results / 'small' / config.hash / 'config.toml'}\n")
+    assert len(out.splitlines()) < 30
     assert re.search(r"round 2: accuracy 0\.\d{4}, loss \d\.\d{4}, target_success 0\.\d{4}, kappa ", out)
 
 
@@ -249,16 +253,44 @@ def test_show_a_run_that_was_cut_and_its_events(call: Call, tmp_path: Path, monk
     rounds = (folder / "rounds.jsonl").read_text().splitlines(keepends=True)
     (folder / "rounds.jsonl").write_text("".join(rounds[:3]))
     _, out, _ = call("show", folder)
-    assert "mean against nan: cut after round 3 (3 of 4 rounds)" in out
+    assert "mean against nan, seed 0: cut after round 3 (3 of 4 rounds)" in out
     assert "3 × set_aside: not finite" in out
 
 
-def test_show_a_folder_of_runs_is_a_table(call: Call, results: Path) -> None:
+def test_show_a_folder_lists_its_runs(call: Call, results: Path) -> None:
     for folder in (results, results / "small"):
         code, out, _ = call("show", folder)
         assert code == 0
-        assert "label_flip: round 2, mean ± sd of 2 seeds" in out
-        assert [line.split()[1] for line in out.splitlines() if line.startswith("│")] == ["mean", "krum"]
+        rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if "·" in line]
+        assert {row[0] for row in rows} == {path.name for path in (results / "small").iterdir() if path.is_dir()}
+        assert [row[1] for row in rows] == [
+            f"{rule} · {attack} · seed {seed}"
+            for attack in ("label_flip", "none")
+            for rule in ("mean", "krum")
+            for seed in (0, 1)
+        ]
+        for row in rows:
+            records = (results / "small" / row[0] / "rounds.jsonl").read_text().splitlines()
+            assert row[2:4] == ["2", f"{json.loads(records[-1])['accuracy']:.3f}"]
+    code, out, _ = call("show", results, "--only", "rule=krum", "--only", "attack=none")
+    assert out.count("krum · none · seed") == 2
+    assert "label_flip" not in out
+
+
+def test_lines_of_progress_name_what_differs(call: Call, tmp_path: Path) -> None:
+    sweep = {"clients.local.lr": [0.1, 0.2], "data.partition": ["iid", {"name": "dirichlet", "alpha": 1.0}]}
+    _, out, _ = call("run", toml(tmp_path, seeds=[0], sweep=sweep), "--out", tmp_path / "out")
+    made = re.findall(r"^\d/4  (.*): accuracy", out, flags=re.MULTILINE)
+    assert made == [
+        "mean · none · partition=iid lr=0.1 · seed 0",
+        "mean · none · partition=dirichlet lr=0.1 · seed 0",
+        "mean · none · partition=iid lr=0.2 · seed 0",
+        "mean · none · partition=dirichlet lr=0.2 · seed 0",
+    ]
+    code, out, _ = call("watch", tmp_path / "out" / "small", "--once", "--json")
+    assert code == 0
+    plan = json.loads((tmp_path / "out" / "small" / "plan.json").read_text())
+    assert [run["name"] for run in plan["runs"]] == made
 
 
 # plot
@@ -394,7 +426,7 @@ MISTAKES = [
     (["plot"], "requires an argument"),
     (["plot", "empty"], "there is no run in empty"),
     (["plot", "{results}", "empty"], "there is no run in empty"),
-    (["plot", "{results}", "--metric", "acuracy"], "there is no metric 'acuracy'; there are accuracy, "),
+    (["plot", "{results}", "--metric", "acuracy"], "there is no metric 'acuracy'; did you mean 'accuracy'? there are "),
     (["plot", "{results}", "--metric", "asr"], "these runs have no asr"),
     (["plot", "{results}", "--out", "a.gif"], "figures are saved as .png, .pdf, .svg, not 'a.gif'"),
     (["plot", "{results}", "--out", "text.txt/a.png"], "text.txt"),

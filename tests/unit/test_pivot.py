@@ -10,12 +10,15 @@ from typing import Any
 
 import polars as pl
 import pytest
+from rich.console import Console
 
 from fedpoison import cli
 from fedpoison.errors import ConfigError
 from fedpoison.metrics import METRICS
+from fedpoison.report.formats import latex, markdown, text
 from fedpoison.report.frame import Runs, durability
-from fedpoison.report.pivot import Cell, _at, pivot
+from fedpoison.report.pivot import Cell, pivot
+from fedpoison.report.rounds import at_round
 from fedpoison.running import Job
 from fedpoison.sweep import load
 
@@ -129,10 +132,10 @@ def frame_of(*accuracies: float | None, loss: float | None = 1.0) -> pl.DataFram
 
 
 def test_last_counts_evaluations_not_rounds_and_hides_nothing() -> None:
-    (row,) = _at(frame_of(0.1, None, 0.2, None, 0.5, None), "last2").rows(named=True)
+    (row,) = at_round(frame_of(0.1, None, 0.2, None, 0.5, None), "last2").rows(named=True)
     assert row["accuracy"] == pytest.approx(0.35)
     assert row["rule"] == "mean"
-    (row,) = _at(frame_of(0.1, 0.2, loss=None), "last2").rows(named=True)
+    (row,) = at_round(frame_of(0.1, 0.2, loss=None), "last2").rows(named=True)
     assert row["accuracy"] == pytest.approx(0.15)
     assert row["loss"] is None  # of which one evaluation had none
 
@@ -176,7 +179,9 @@ def test_nothing_but_seeds_is_averaged(results: Path) -> None:
     runs = Runs.read([results])
     with pytest.raises(ConfigError, match=r"runs that differ in clients\.local\.lr would share a cell"):
         pivot(runs, ["rule"], ["attack"])
-    with pytest.raises(ConfigError, match=r"there is no key 'clients\.lr' in which these runs differ; there are"):
+    with pytest.raises(
+        ConfigError, match=r"there is no key 'clients\.lr' in which these runs differ; did you mean .*there are"
+    ):
         pivot(runs, ["clients.lr"], [])
     with pytest.raises(ConfigError, match="there is no metric 'asr2'"):
         pivot(runs, ["rule"], ["clients.local.lr"], ["asr2"])
@@ -216,15 +221,121 @@ def test_formats(results: Path, capsys: pytest.CaptureFixture[str], tmp_path: Pa
 
 
 def test_special_letters_do_not_break_latex_or_markdown() -> None:
-    from fedpoison.report.pivot import _latex, _markdown
-
-    assert r"a\_b \& 50\% & 1 \\" in _latex(["k", "v"], [["a_b & 50%", "1"]], 1, ["note"])
-    assert r"x \| y" in _markdown(["k", "v"], [["x | y", "1"]], 1)
+    assert r"a\_b \& 50\% & 1 \\" in latex(["k", "v"], [["a_b & 50%", "1"]], 1, ["note"])
+    assert r"x \| y" in markdown(["k", "v"], [["x | y", "1"]], 1)
 
 
-def test_the_usual_table_is_rules_by_attacks(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["table", str(results)]) == 2  # two learning rates would share a cell
-    assert "clients.local.lr" in capsys.readouterr().err
+def test_the_usual_table_is_rules_by_attacks_and_what_else_tells_runs_apart(results: Path) -> None:
+    made = pivot(Runs.read([results]))
+    assert made.row_keys == ("rule", "clients.local.lr")
+    assert made.rows == [("mean", "0.1"), ("mean", "0.2"), ("median", "0.1"), ("median", "0.2")]
+    assert made.columns[:2] == [("label_flip", "accuracy"), ("label_flip", "attack success")]
+    assert made.cells[0][0].values == tuple(values(results, "mean", 0.1))
+    alone = pivot(Runs.read([results], ["clients.local.lr=0.2"]))
+    assert alone.rows == [("mean",), ("median",)]
+    assert alone.cells[1][0].values == tuple(values(results, "median", 0.2))
+
+
+SHARES: dict[str, Any] = {
+    **{key: value for key, value in TABLE.items() if key != "threat"},
+    "name": "s",
+    "seeds": [0, 1],
+    "rounds": 1,
+    "sweep": {
+        "defence.aggregator.name": ["mean", "median"],
+        "threat.share": [0.0, 0.2, 0.4],
+        "threat": [{"data": "label_flip"}, {"update": "sign_flip"}, {"update": {"name": "ipm", "epsilon": 2.0}}],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def shares(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    folder = tmp_path_factory.mktemp("shares")
+    Job(load(SHARES), folder).start()
+    return Runs.read([folder])
+
+
+def of(runs: Runs, **wanted: Any) -> dict[int, Any]:
+    """The last accuracy of the runs that have these values, by seed."""
+    frame = runs.rows()
+    for key, value in wanted.items():
+        frame = frame.filter(pl.col(key.replace("_", ".")) == value)
+    return dict(frame.select("seed", "accuracy").rows())
+
+
+def test_a_share_of_0_is_the_origin_of_each_attack(shares: Runs) -> None:
+    made = pivot(shares, ["rule", "threat.share"], ["attack"], ["accuracy"])
+    assert made.columns == [("ipm",), ("label_flip",), ("sign_flip",)]
+    assert made.rows == [(rule, share) for rule in ("mean", "median") for share in ("0.0", "0.2", "0.4")]
+    for (rule, share), cells in zip(made.rows, made.cells, strict=True):
+        for (attack,), cell in zip(made.columns, cells, strict=True):
+            if share == "0.0":
+                part, name = ("data", "label_flip") if attack == "label_flip" else ("update", "ipm")
+                expected = of(shares, attack="none", rule=rule, **{f"threat_{part}_name": name})
+            else:
+                expected = of(shares, attack=attack, rule=rule, threat_share=float(share))
+            assert cell.values == tuple(expected[seed] for seed in (0, 1))
+
+
+def test_success_at_a_share_of_0_is_of_the_attack_that_was_measured(shares: Runs) -> None:
+    made = pivot(shares, ["rule", "threat.share"], ["attack"], ["attack_success"])
+    origin = dict(zip((column for (column,) in made.columns), made.cells[0], strict=True))
+    assert len(origin["label_flip"].values) == 2
+    assert origin["ipm"].values == origin["sign_flip"].values == ()
+
+
+def test_the_usual_table_of_a_sweep_over_shares(shares: Runs) -> None:
+    made = pivot(shares)
+    assert made.row_keys == ("rule", "threat.share")
+    assert made.columns == [
+        ("ipm", "accuracy"),
+        ("label_flip", "accuracy"),
+        ("label_flip", "attack success"),
+        ("sign_flip", "accuracy"),
+    ]
+
+
+def test_clean_runs_are_left_out_where_they_would_share_a_cell(tmp_path: Path) -> None:
+    threats = [{"malicious": 1, "data": "label_flip"}, {"malicious": 1, "data": {"name": "badnets", "size": 2}}]
+    sweep = {"threat": threats}
+    Job(load({**TABLE, "name": "c", "seeds": [0], "rounds": 1, "paired_clean": True, "sweep": sweep}), tmp_path).start()
+    for made in (pivot(Runs.read([tmp_path]), ["rule"], ["attack"], ["accuracy"]), pivot(Runs.read([tmp_path]))):
+        assert {column[0] for column in made.columns} == {"badnets", "label_flip"}
+
+
+def test_metrics_are_known_by_the_names_that_tables_show(results: Path) -> None:
+    runs = Runs.read([results])
+    made = [
+        pivot(runs, ["rule", "clients.local.lr"], [], [name]).cells
+        for name in ("attack_success", "attack success", "Attack-Success")
+    ]
+    assert made[0] == made[1] == made[2]
+    with pytest.raises(
+        ConfigError, match=r"there is no metric 'attack sucess'; did you mean 'attack_success'\? there are"
+    ):
+        pivot(runs, ["rule", "clients.local.lr"], [], ["attack sucess"])
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_no_number_is_cut_at_any_width(width: int) -> None:
+    heads = [
+        "rule",
+        "threat.share",
+        *(f"badnets+model_replacement, {metric}" for metric in ("accuracy", "attack success")),
+    ]
+    heads += [f"{attack}, accuracy" for attack in ("alie", "ipm", "label_flip")]
+    body = [["nnm+centered_clipping", "0.2", *(f"0.{i}{j}4±0.123" for j in range(5))] for i in range(3)]
+    console = Console(width=width, file=io.StringIO(), record=True)
+    made = text(heads, body, 2, width)
+    console.print(*made, sep="\n")
+    said = console.export_text()
+    assert max(map(len, said.splitlines())) <= width
+    if width > 60:  # else it is broken, for no number may be
+        assert said.count("nnm+centered_clipping") == 3 * len(made)
+    for number in (cell for line in body for cell in line[2:]):
+        assert f" {number} " in said
+    assert (len(made) == 1) == (width > 150)
 
 
 def record(round: int, success: float | None) -> dict[str, Any]:

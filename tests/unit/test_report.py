@@ -22,7 +22,6 @@ from fedpoison.errors import ConfigError, RunError
 from fedpoison.report.figures import draw, plot
 from fedpoison.report.frame import Runs
 from fedpoison.report.grouping import grouped
-from fedpoison.report.table import spread, tables
 from fedpoison.report.timing import timing
 
 RULES = [
@@ -213,40 +212,13 @@ def test_runs_without_a_round_are_a_sentence(tmp_path: Path) -> None:
         plot(runs, tmp_path / "figure.png")
 
 
-# Tables
-
-
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        ([], "–"),
-        ([None], "–"),
-        ([0.5], "0.500"),
-        ([0.5, None], "0.500"),
-        ([0.4, 0.6], "0.500±0.141"),
-        ([1.0, 2.0, 3.0], "2.000±1.000"),
-        ([0.25, 0.25], "0.250±0.000"),
-        ([-0.1234], "-0.123"),
-    ],
-)
-def test_spread_is_the_mean_and_the_sample_deviation(values: list[float | None], text: str) -> None:
-    assert spread(pl.Series(values, dtype=pl.Float64)) == text
-
-
-def test_a_table_a_panel_and_a_row_a_line(swept: Runs) -> None:
-    frame, shown = grouped(swept), tables(swept)
-    panels = frame["panel"].unique(maintain_order=True).to_list()
-    assert [table.title for table in shown] == [f"{panel}: round 2, mean ± sd of 2 seeds" for panel in panels]
-    for panel, table in zip(panels, shown, strict=True):
-        columns = {str(column.header): list(column.cells) for column in table.columns}
-        assert columns["rule"] == frame["line"].unique(maintain_order=True).to_list()
-        last = frame.filter((pl.col("panel") == panel) & (pl.col("round") == 2) & (pl.col("line") == "mean"))
-        assert columns["accuracy"][0] == spread(last["accuracy"])
-        assert columns["damage"][0] == spread(last["damage"])
-        assert columns["attack success"][0] == spread(last["target_success"])
-        assert columns["of the clean model"][0] == spread(last["clean_success"])
-        assert "without trigger" not in columns
-        assert "detection F1" not in columns
+def test_a_swept_number_is_a_number(swept: Runs) -> None:
+    frame = swept.rows()
+    kinds = {key: frame.schema[key] for key in ("defence.aggregator.tau", "threat.update.epsilon")}
+    assert set(kinds.values()) == {pl.Float64}
+    assert frame.schema["threat.schedule.start"] == pl.Int64
+    assert frame.schema["defence.aggregator.name"] == pl.String
+    assert set(frame["defence.aggregator.tau"]) == {0.1, 0.3, None}
 
 
 # Figures, of runs
@@ -268,7 +240,10 @@ def test_plot_refuses_an_unknown_metric_with_the_known_ones(swept: Runs, tmp_pat
     with pytest.raises(ConfigError) as caught:
         plot(swept, tmp_path / "a.png", ["accuracy", "acuracy", "los"])
     assert len(caught.value.problems) == 2
-    assert "there is no metric 'acuracy'; there are accuracy, attack_success, loss" in caught.value.problems[0]
+    assert (
+        "there is no metric 'acuracy'; did you mean 'accuracy'? there are accuracy, attack_success, loss"
+        in caught.value.problems[0]
+    )
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a", "a.PNG.txt"])

@@ -140,7 +140,7 @@ def test_the_command_tunes_runs_and_writes_what_can_be_run_again(
         ({"data": "digits"}, "set data.validation"),
         (
             {"tune": {**TABLE["tune"], "metric": "auk"}},
-            r"tune\.metric: there is no metric 'auk'; there are accuracy, loss",
+            r"tune\.metric: there is no metric 'auk'; did you mean 'auc'\? there are accuracy, loss",
         ),
         ({"tune": {**TABLE["tune"], "options": {"clients.local.lr": []}}}, "at least one value is needed"),
         ({"tune": {**TABLE["tune"], "options": {"clients.lr": [1.0]}}}, "clients.lr: there is no such key"),
