@@ -122,9 +122,10 @@ def craft(
     """Craft the malicious updates [n_malicious, d] of one round.
 
     `benign` [b, d]: honest updates the attackers know; `own` [n_malicious, d]: what they trained; `n`: clients in
-    the round (b + n_malicious unless given). Numbers are tensors, arrays or lists. `options`: the attack's, also by
-    name where this function has none of that name. What the attack's signature asks for must be given: ValueError says
-    what is missing. An attack's remarks are warnings. One with memory gives (updates, state).
+    the round (b + n_malicious unless given). Rows of `benign` that are not finite are not shown to the attack. Numbers
+    are tensors, arrays or lists. `options`: the attack's, also by name where this function has none of that name. What
+    the attack's signature asks for must be given: ValueError says what is missing. Remarks on an attack are warnings.
+    One with memory gives (updates, state).
     """
     step = _step("update_attack", attack, _together(options, named))
     known = {name: matrix_of(name, rows) for name, rows in (("benign", benign), ("own", own)) if rows is not None}

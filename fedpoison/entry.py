@@ -46,6 +46,7 @@ class Traits:
     samples: tuple[str, ...] = ()
     check: Callable[..., list[str]] | None = None
     plants: bool = False
+    harmless: Callable[..., str | None] | None = None
     places: tuple[str, ...] = ()
     contents: tuple[str, ...] = ()
     recipe: Any = None
@@ -160,6 +161,11 @@ class Entry(Traits):
                 named = {"n": n, "f": f, **{k: v for k, v in options.items() if k in re.findall(r"\w+", bound)}}
                 return f"{self.name} needs {bound}: {', '.join(f'{k} = {v}' for k, v in named.items())}"
         return None
+
+    def without_effect(self, n: int, n_malicious: int, benign: int, options: Mapping[str, Any]) -> str | None:
+        """None unless the attack says that with these numbers it sends the honest mean; else its sentence."""
+        why = self.tell("harmless", n, n_malicious, benign, **options) if self.harmless else None
+        return None if why is None else f"{self.name}: {why}"
 
     def robustness(self, n: int, f: int, options: Mapping[str, Any], kappa: float | None = None) -> float | None:
         """The κ at which it is known to be (f, κ)-robust for n rows, or None; `kappa`: that of what follows a step.

@@ -1,6 +1,6 @@
 """Who holds which samples, clean and poisoned, and who takes part in a round."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,13 +22,15 @@ from fedpoison.types import ClientIds, Images, Labels, Sizes, Stamp
 class Shard:
     """One client's samples: rows `index` of `images` and `labels`.
 
-    `stamps`: triggers of an attack that are set when a sample is trained on, after its augmentation.
+    `stamps`: triggers of an attack that are set when a sample is trained on, after its augmentation. `touched`: whether
+    an attack changed any sample or label.
     """
 
     images: Images
     labels: Labels
     index: Tensor
     stamps: tuple[Stamp, ...] = ()
+    touched: bool = False
 
     def __len__(self) -> int:
         return len(self.index)
@@ -129,6 +131,11 @@ class Federation:
         missing = [client for client in dict.fromkeys(clients) if client not in self._poisoned]
         made = in_parallel(lambda client: poison(client, self._indices[client]), missing)
         self._poisoned.update(zip(missing, made, strict=True))
+
+    @property
+    def untouched(self) -> set[int]:
+        """Clients, of those that were poisoned so far, of whom no sample and no label was changed."""
+        return {client for client, shard in self._poisoned.items() if not shard.touched}
 
     @property
     def largest(self) -> int:

@@ -108,7 +108,9 @@ class Poison:
 
     def __call__(self, client: int, index: Tensor) -> Shard:
         """The samples `index` of the data set as this client trains on them."""
-        return self.shard(self.craft(client, index))
+        crafted = self.craft(client, index)
+        before = self.dataset.train_images[index], self.dataset.train_labels[index]
+        return replace(self.shard(crafted), touched=not all(map(torch.equal, crafted, before)))
 
     def shard(self, crafted: tuple[Images, Labels]) -> Shard:
         """What was crafted, as it is trained on."""

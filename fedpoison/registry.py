@@ -21,6 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "aggregator": {"base_rows": ("n", "f"), "check": ("layers",)},
     "preaggregator": {"rows": ("n",)},
+    "update_attack": {"harmless": ("n", "n_malicious", "benign")},
     "data_attack": {"goal": (), "aim": ("images", "labels", "n_classes"), "check": ("n_classes",)},
 }
 """What traits that are functions are called with, besides all options by name."""
@@ -222,9 +223,19 @@ def preaggregator(
 
 
 @_with_parentheses
-def update_attack(*, paper: str = "", source: str = "", evidence: str = "") -> Callable[[F], F]:
-    """Enter an attack on the updates: it returns `Crafted` [n_malicious, d]. Its signature is its threat model."""
-    return _decorator("update_attack", paper=paper, source=source, evidence=evidence)
+def update_attack(
+    *,
+    paper: str = "",
+    source: str = "",
+    evidence: str = "",
+    harmless: Callable[..., str | None] | None = None,
+) -> Callable[[F], F]:
+    """Enter an attack on the updates: it returns `Crafted` [n_malicious, d]. Its signature is its threat model.
+
+    `harmless(n, n_malicious, benign, **options)` says why all attackers send the honest mean in a cohort of n of whom
+    they know `benign` honest updates, or None if they do not: it is said before the start and with the results.
+    """
+    return _decorator("update_attack", paper=paper, source=source, evidence=evidence, harmless=harmless)
 
 
 @_with_parentheses

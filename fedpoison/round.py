@@ -150,12 +150,23 @@ def _train(
     tasks = (*cast, *twins)
     plan = Plan(world.seed, number, (*tasks, *root), world.local.rates.at(number, world.rounds))
     trained = world.engine.train(state.params, plan)
-    events += trained.events
+    events += _told(trained.events, threat, cohort[bad])
     updates, momentum = trained.updates[: len(tasks)], dict(state.momentum)
     if world.momentum:
         updates = world.momentum(momentum, tasks, updates, world.federation.clients)
     rows, others = updates[: len(cast)], updates[len(cast) :]
     return rows, others if twins else None, trained.updates[-1] if root else None, momentum, trained.lost
+
+
+def _told(events: tuple[Event, ...], threat: Threat, attackers: ClientIds) -> list[Event]:
+    """An engine's events, with one of all clients that an attack on the data left as they were."""
+    kept = [event for event in events if event.what != "untouched"]
+    untouched = sorted({client for event in events if event.what == "untouched" for client in event.clients})
+    if threat.data and untouched:
+        whom = "any" if len(untouched) == len(attackers) else "some"
+        what = "attack" if threat.update else "unattacked"  # they forge their updates all the same
+        kept.append(Event(what, tuple(untouched), f"{threat.data[0].name} changes no sample of {whom} of its clients"))
+    return kept
 
 
 def _situation(state: State, world: World, ids: ClientIds, bad: Tensor, root: Update | None) -> Situation:
@@ -183,10 +194,9 @@ def _attack(
     if world.threat.update is not None:
 
         def defend(tried: Updates) -> Verdict:
-            k, stream = len(tried), Stream(world.seed, "defend", number)
-            ids, sizes = situation.client_ids[:k], situation.sizes[:k]
+            stream = Stream(world.seed, "defend", number)
             with world.defence.drawing(stream):
-                return world.defence(tried, replace(situation, client_ids=ids, sizes=sizes, stream=stream))
+                return world.defence(tried, replace(situation, stream=stream))
 
         scene = Scene(
             honest=rows[~bad] if world.threat.needs_own() else rows,

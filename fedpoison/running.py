@@ -17,6 +17,7 @@ from fedpoison.config import Config, parse
 from fedpoison.dotted import flatten, titles
 from fedpoison.engines.cluster import ClusterPool
 from fedpoison.errors import AlgorithmError, BusyError, ConfigError, RunError
+from fedpoison.foreseen import foreseen, unchanged
 from fedpoison.parallel import available_cores
 from fedpoison.records import RunFolder
 from fedpoison.report.frame import Runs
@@ -51,52 +52,36 @@ class Job:
         """Where a run's files are."""
         return RunFolder(self.out / config.name / config.hash)
 
-    def check(self) -> None:
-        """Load the data, make every net, partition and trigger once; ConfigError for what does not fit."""
-        problems, seen = [], set()
+    def check(self) -> list[str]:
+        """Load the data, make every net, partition and trigger once; ConfigError for what does not fit.
+
+        What one should know before the start: see `warnings`, and attacks on data that change nothing.
+        """
+        problems, notes, seen = [], self.warnings(), set()
         for config in self.configs:
             table = config.table()
             parts = [table["seed"], table["data"], table["model"], table.get("warm_start"), table["clients"]]
-            parts.append(table["threat"].get("data"))
+            threat = config.threat
+            parts.append([table["threat"]["data"], config.malicious, threat.draw] if threat.data else None)
             parts.append(table["defence"]["aggregator"] if config.defence.chain.rule[0].check else None)
             key = json.dumps(parts, sort_keys=True)
             if key in seen or self.folder(config).finished:
                 continue
             seen.add(key)
             try:
-                build(config)
+                world, _ = build(config)
+                notes += unchanged(config, world)
             except ValueError as error:
                 problems.append(str(error))
             except (Exception, SystemExit) as error:  # a user's net or data set may raise anything
                 problems.append(f"{type(error).__name__}: {error}")
         if problems:
             raise ConfigError(problems)
+        return list(dict.fromkeys(notes))
 
     def warnings(self) -> list[str]:
-        """What one should know before the start: the chance of too many attackers, a data attack without effect."""
-        found = []
-        for config in self.experiment.runs:
-            clients = config.clients
-            f = config.defence.chain.budget(clients.cohort if config.f is None else config.f)
-            if f >= clients.cohort or not config.malicious or config.threat.actor == "data":
-                continue
-            if config.threat.draw == "per_cohort" or clients.cohort == clients.count:
-                if config.expected_malicious > f:
-                    found.append(f"every round has {config.expected_malicious} attackers, more than f = {f}")
-                continue
-            from scipy.stats import hypergeom  # slow to import, and rarely needed
-
-            chance = float(hypergeom.sf(f, clients.count, config.malicious, clients.cohort))
-            found.append(
-                f"with {config.malicious} of {clients.count} clients malicious, a cohort of {clients.cohort} has more "
-                f"than f = {f} of them in {chance:.1%} of rounds"
-            )
-        for config in self.experiment.runs:
-            data, update = config.threat.data, config.threat.update
-            if config.malicious and data and update and "own" not in update.entry.asks:
-                names = f"{update.entry.name} does not use what attackers train, so {data.entry.name}"
-                found.append(f"{names} only says what is measured")
-        return list(dict.fromkeys(found))
+        """What the configurations say of it before the start."""
+        return foreseen(self.experiment.runs)
 
     def _announce(self, jobs: int) -> None:
         """Write plan.json beside the runs: what will be made, for who watches from elsewhere."""
@@ -147,8 +132,7 @@ def run(
     are taken up. ConfigError for a bad configuration, before anything runs; RunError if a run failed.
     """
     job = Job(load(source, overrides), Path(out))
-    job.check()
-    for note in job.warnings():
+    for note in job.check():
         warnings.warn(note, stacklevel=2)
     failures = job.start(jobs=jobs)
     if failures:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedpoison.entry import Step
+from fedpoison.linalg.blocks import row_norms
 from fedpoison.results import as_tensor, unpack
 from fedpoison.seeding import Stream
 from fedpoison.types import ClientIds, Event, Honest, Malicious, Params, Twins, Update, Verdict
@@ -115,19 +116,47 @@ class Scene:
     state: dict[str, Tensor]
 
 
+def finite(updates: Tensor) -> Tensor:
+    """Those of the updates [n, d] that a server does not set aside, as they are if that is all of them."""
+    kept = torch.isfinite(row_norms(updates))
+    return updates if kept.all() else updates[kept]
+
+
 def craft_with(step: Step, knows: tuple[Knowledge, ...], scene: Scene) -> tuple[Tensor, dict[str, Tensor], list[Event]]:
-    """The malicious updates, the attack's memory, and its remarks."""
+    """The malicious updates, the attack's memory, and remarks on it.
+
+    Attackers are shown honest updates that a server would keep, finite ones; where they ask for some and there is none
+    they send NaN.
+    """
     entry, options = step
     events: list[Event] = []
+    benign = scene.honest if "all" in knows and len(scene.honest) else scene.twins
+    if "benign" in entry.asks:
+        benign = finite(benign)
+        if not len(benign):
+            what = f"{entry.name}: no honest update that the attackers know is finite, and they send NaN"
+            nothing = scene.params.new_full((scene.n_malicious, len(scene.params)), torch.nan)
+            return nothing, scene.state, [Event("attack", detail=what)]
+    if said := entry.without_effect(scene.n, scene.n_malicious, len(benign), options):
+        events.append(Event("attack", detail=said))
+
+    def defend(tried: Any) -> Verdict:
+        n, d = scene.n, len(scene.params)
+        if not (isinstance(tried, Tensor) and tried.dim() == 2 and len(tried) == n and d in (0, tried.shape[1])):
+            given = tuple(tried.shape) if isinstance(tried, Tensor) else f"a {type(tried).__name__}"
+            raise ValueError(f"defend takes the updates [n, d] of all n = {n} clients, not {given}")
+        assert scene.defend is not None
+        return scene.defend(tried)
+
     makers: dict[str, Callable[[], Any]] = {
-        "benign": lambda: scene.honest if "all" in knows and len(scene.honest) else scene.twins,
+        "benign": lambda: benign,
         "own": lambda: scene.own,
         "n_malicious": lambda: scene.n_malicious,
         "n": lambda: scene.n,
         "params": lambda: scene.params,
         "previous": lambda: scene.previous,
         "server_lr": lambda: scene.server_lr,
-        "defend": lambda: scene.defend,
+        "defend": lambda: defend,
         "say": lambda: lambda text: events.append(Event("attack", detail=text)),
         "state": lambda: {name: value.clone() for name, value in scene.state.items()},
         "rng": scene.stream.torch,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedpoison.data.augment import Augment
-from fedpoison.federation import Shard
+from fedpoison.federation import Federation, Shard
 from fedpoison.models.dropout import set_stream
 from fedpoison.models.vector import flatten, load, travelling
 from fedpoison.seeding import Stream
@@ -165,6 +165,12 @@ class Trained:
     updates: Updates
     events: tuple[Event, ...] = ()
     lost: tuple[int, ...] = ()
+
+
+def untouched(federation: Federation, plan: Plan) -> tuple[Event, ...]:
+    """An event for each client that trained on what an attack had left as it was."""
+    attacked = dict.fromkeys(task.client for task in plan.tasks if task.poisoned)
+    return tuple(Event("untouched", (client,)) for client in attacked if client in federation.untouched)
 
 
 @runtime_checkable

@@ -88,11 +88,11 @@ def run(
     if ray_address and engine == "ray":
         changed["engine.address"] = ray_address
     job = Job(load(experiment, changed, only or ()), out)
-    job.check()
+    notes = job.check()
     planned = plan(job, thorough=dry_run)
     for line in planned.lines():
         console.print(line, markup=False, soft_wrap=True)
-    say(job.warnings(), console)
+    say(notes, console)
     if dry_run:
         if as_json:
             print(json.dumps(planned.as_dict(), indent=1))

@@ -66,7 +66,7 @@ def tune(
     tuning = load_tuning(experiment, overrides, only or ())
     metric = tuning.tune.metric
     trials = Job(tuning.trials(), out)
-    trials.check()
+    notes = trials.check()
     tuning.check()
     counts = ", ".join(f"{rule} {len(settings)}" for rule, settings in tuning.settings.items())
     console.print(
@@ -75,6 +75,7 @@ def tune(
         markup=False,
         soft_wrap=True,
     )
+    say(notes, console)
     with Progress(console, trials.configs, trials.names) as progress:
         failures = trials.start(progress.watch, jobs)
     if failures:

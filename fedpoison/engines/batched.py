@@ -28,7 +28,7 @@ from fedpoison.models.vector import travelling
 from fedpoison.parallel import in_parallel, workers
 from fedpoison.registry import engine
 from fedpoison.seeding import Stream
-from fedpoison.training import Local, Plan, Trained, batches, train_client
+from fedpoison.training import Local, Plan, Trained, batches, train_client, untouched
 from fedpoison.types import Count, Event, Params
 
 _CACHE_BYTES = 4_000_000
@@ -78,7 +78,8 @@ class OneByOne:
 
         list(in_parallel(one, range(len(plan.tasks))))
         said = Event("engine", detail="this net cannot be stacked, so its clients are trained one by one")
-        return Trained(updates, (said,) if plan.round == 1 else ())
+        events = untouched(self._federation, plan)
+        return Trained(updates, (said, *events) if plan.round == 1 else events)
 
     def shares(self, plan: Plan, workers: int) -> list[list[int]]:
         """The places of the tasks in the plan, one at a time."""
@@ -111,7 +112,8 @@ class Batched:
 
         list(in_parallel(one, range(len(shares))))
         moved = moved.to(params.device)
-        return Trained(moved if (order.diff() == 1).all() else moved[order.argsort()])
+        updates = moved if (order.diff() == 1).all() else moved[order.argsort()]
+        return Trained(updates, untouched(self._federation, plan))
 
     def shares(self, plan: Plan, workers: int) -> list[list[int]]:
         """The places of the tasks in the plan, a stack each; clients of one stack end at about the same time."""

@@ -5,7 +5,7 @@ from torch import nn
 from fedpoison.federation import Federation
 from fedpoison.parallel import using
 from fedpoison.registry import engine
-from fedpoison.training import Engine, Local, Plan, Trained, train_client
+from fedpoison.training import Engine, Local, Plan, Trained, train_client, untouched
 from fedpoison.types import Params
 
 
@@ -28,4 +28,4 @@ class Sequential:
             for row, task in enumerate(plan.tasks):
                 shard, stream = self._federation.shard(task.client, task.poisoned), plan.batch_stream(task)
                 updates[row] = train_client(self._model, params, shard, stream, local, self._federation.augment)
-        return Trained(updates)
+        return Trained(updates, untouched(self._federation, plan))

@@ -23,8 +23,11 @@ def happened(folders: Sequence[RunFiles]) -> list[str]:
 
 
 def unattacked(records: Sequence[Record], labels: Mapping[str, Any]) -> bool:
-    """Whether a run with an attack was played without it: in no round was a client malicious."""
-    return labels["attack"] != "none" and not any(record["malicious"] for record in records)
+    """Whether a run with an attack was played without it: no malicious client took part, or all did as honest ones."""
+    return labels["attack"] != "none" and all(
+        set(record["malicious"]) <= {client for event in _events(record, "unattacked") for client in event["clients"]}
+        for record in records
+    )
 
 
 def unlearned(records: Sequence[Record]) -> bool:
@@ -38,22 +41,25 @@ def _rounds(records: Sequence[Record], labels: Mapping[str, Any]) -> dict[tuple[
     for record in records:
         for note in dict.fromkeys(_round(record)):
             found[note] = found.get(note, 0) + 1
-    if records and unattacked(records, labels):
+    if records and labels["attack"] != "none" and not any(record["malicious"] for record in records):
         found["", f"{labels['attack']}: no malicious client took part"] = len(records)
     return found
 
 
 def _round(record: Record) -> Iterator[tuple[str, str]]:
     malicious = set(record["malicious"])
-    aside = [event for event in record["events"] if event["what"] == "set_aside"]
-    for event in record["events"]:
-        if event["what"] == "skipped":
-            yield " were skipped", event["detail"] + (_left_nothing(aside) if event["detail"] == NOTHING_LEFT else "")
-        elif event["what"] in ("attack", "uncounted"):
-            yield "", event["detail"]
+    aside = _events(record, "set_aside")
+    for event in _events(record, "skipped"):
+        yield " were skipped", event["detail"] + (_left_nothing(aside) if event["detail"] == NOTHING_LEFT else "")
+    for event in _events(record, "attack", "unattacked", "uncounted"):
+        yield "", event["detail"]
     theirs = [event for event in aside if malicious.intersection(event["clients"])]
     if malicious and malicious <= {client for event in theirs for client in event["clients"]} and not record["skipped"]:
         yield "", f"what the attackers sent was set aside ({' or '.join(event['detail'] for event in theirs)})"
+
+
+def _events(record: Record, *what: str) -> list[Mapping[str, Any]]:
+    return [event for event in record["events"] if event["what"] in what]
 
 
 def _left_nothing(aside: Sequence[Mapping[str, Any]]) -> str:

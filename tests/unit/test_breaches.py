@@ -65,7 +65,10 @@ def table(**changes: Any) -> dict[str, Any]:
         ("scribbler", "scribbler changed in place what it was shown"),
         ("forgetful", r"forgetful asks for state and must return \(result, state\), not Tensor"),
         ("nothing", r"nothing must return a tensor \[n_malicious, d\], not NoneType"),
-        ("curious", "there are 20 updates from 6 clients"),
+        (
+            "curious",
+            r"curious fails with .* takes the updates \[n, d\] of all n = 6 clients, not \(20, 650\)",
+        ),
     ],
 )
 def test_an_attack_that_breaks_its_contract_fails_its_run(name: str, sentence: str, tmp_path: Path) -> None:
@@ -251,6 +254,7 @@ def test_what_one_should_know_is_said_before_the_start(tmp_path: Path) -> None:
         # two of six in a draw of three: 1 · 4 of 20 triples
         "with 2 of 6 clients malicious, a cohort of 3 has more than f = 1 of them in 20.0% of rounds",
         "alie does not use what attackers train, so label_flip only says what is measured",
+        "alie: z = 0 for n = 3, 1 malicious, so 0 is used and all send the honest mean; set z to choose one",
     ]
 
 

@@ -11,12 +11,15 @@ from fedpoison import data_attack
 from fedpoison.config import parse
 from fedpoison.data.digits import digits
 from fedpoison.errors import ConfigError
+from fedpoison.lookup import entries
 from fedpoison.models import frozen
 from fedpoison.models.vector import flatten
 from fedpoison.round import play
 from fedpoison.running import Job
+from fedpoison.seeding import Stream
 from fedpoison.simulation import build, simulate
 from fedpoison.sweep import load
+from fedpoison.threat import Threat
 
 FLIP = {"name": "label_flip", "source": 5, "target": 7}
 
@@ -179,6 +182,63 @@ def test_what_cannot_be_frozen_is_refused_before_the_first_run(backbone: str, tm
 def test_how_much_is_frozen_is_part_of_the_hash(backbone: str) -> None:
     starts = [{"file": backbone}, warm(backbone), warm(backbone, fresh=True)]
     assert len({parse(table(warm_start=start)).hash for start in starts}) == 3
+
+
+# Attacks that change nothing
+
+SORTED: dict[str, Any] = {"data": {"name": "digits", "partition": "label_sorted"}, "clients": {"count": 10}}
+IN_VAIN = [
+    *({"name": name, "share": 0.0} for name in ("label_flip", "badnets", "noisy_samples")),
+    *({"name": name, "target": 5} for name in ("sig", "label_consistent")),
+    *({"name": name, "source": 5, "target": 6} for name in ("label_flip", "targeted_flip", "hidden_trigger")),
+    *({"name": name, "source": 5, "target": 6} for name in ("feature_collision", "bullseye_polytope", "witches_brew")),
+]
+
+
+@pytest.mark.parametrize("attack", IN_VAIN, ids=str)
+def test_an_attack_that_changes_no_sample_is_told(attack: dict[str, Any], tmp_path: Path) -> None:
+    """Clients 2 and 8 have neither the source nor the target."""
+    made = table(**SORTED, threat={"malicious": 2, "data": attack, "surrogate": 0})
+    assert Threat.draw_ids(Stream(0, "malicious"), 10, 2) == {2, 8}
+    name = attack["name"]
+    known = "surrogate" not in entries("data_attack")[name].asks
+    said = [f"{name} changes no sample of the malicious clients: 2, 8 (seed 0)"] if known else []
+    assert Job(load(made), tmp_path).check() == said
+    _, record = play(*reversed(build(parse(made))))
+    (event,) = record["events"]
+    assert event == {
+        "what": "unattacked",
+        "clients": [2, 8],
+        "detail": f"{name} changes no sample of any of its clients",
+    }
+
+
+@pytest.mark.parametrize("engine", ["sequential", {"name": "flower", "transport": "process"}])
+def test_every_engine_tells_of_it(engine: Any) -> None:
+    threat = {"malicious": 9, "data": {"name": "label_flip", "source": 5, "target": 6}}
+    records = [
+        play(*reversed(build(parse(table(**SORTED, threat=threat, engine=name)))))[1] for name in ("batched", engine)
+    ]
+    (event,) = records[0]["events"]
+    assert event["what"] == "unattacked"
+    assert 0 < len(event["clients"]) < 9
+    assert event["detail"] == "label_flip changes no sample of some of its clients"
+    assert records[1]["events"] == records[0]["events"]
+
+
+def test_who_forges_updates_attacks_though_no_sample_is_changed(tmp_path: Path) -> None:
+    made = table(**SORTED, threat={"malicious": 2, "data": {**FLIP, "share": 0.0}, "update": "sign_flip"})
+    assert len(Job(load(made), tmp_path).check()) == 1
+    _, record = play(*reversed(build(parse(made))))
+    assert [event["what"] for event in record["events"]] == ["attack"]
+
+
+def test_nothing_is_said_of_clean_runs_and_of_attacks_that_change_something(tmp_path: Path) -> None:
+    sweep = {"threat.malicious": [0, 2]}
+    assert Job(load(table(sweep=sweep)), tmp_path).check() == []
+    drawn = {"malicious": 2, "draw": "per_round", "data": {**FLIP, "share": 0.0}}
+    said = "label_flip changes no sample of the malicious clients: 0, 1, 2, 3, 4 (seed 0)"  # whoever it will be
+    assert Job(load(table(threat=drawn)), tmp_path).check() == [said]
 
 
 # The attacker's own net

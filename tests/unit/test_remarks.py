@@ -126,6 +126,18 @@ def test_attackers_who_were_all_set_aside_are_told_from_others(tmp_path: Path) -
     assert found == ["1 of 2 rounds: what the attackers sent was set aside (not finite)"]
 
 
+def test_an_attack_that_changed_nothing_has_no_damage(tmp_path: Path) -> None:
+    in_vain = {"malicious": 1, "data": {"name": "label_flip", "share": 0.0}}
+    table = {"name": "v", "rounds": 2, "data": "digits", "model": "logistic", "paired_clean": True}
+    with pytest.warns(UserWarning, match=r"^label_flip changes no sample of the malicious clients: \d \(seed 0\)"):
+        runs = fedpoison.run({**table, "clients": {"count": 3}, "threat": in_vain}, out=tmp_path)
+    said = "2 of 2 rounds in 1 of 2 runs: label_flip changes no sample of any of its clients"
+    with pytest.warns(UserWarning, match=said):
+        frame = runs.frame()
+    damage = dict(frame.select("attack", "damage").rows())
+    assert damage == {"label_flip": None, "none": 0.0}
+
+
 def test_an_attack_in_which_nobody_took_part_is_none(tmp_path: Path) -> None:
     folders = [
         written(tmp_path / "never", [[], []], malicious=[]),

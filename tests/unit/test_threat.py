@@ -1,5 +1,6 @@
 """Who is malicious, when, and what it knows."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedpoison import Verdict, aggregator, parallel, update_attack
+from fedpoison import Verdict, aggregate, aggregator, craft, parallel, update_attack
 from fedpoison.config import parse
 from fedpoison.defence import Defence
 from fedpoison.errors import ConfigError
@@ -339,18 +340,88 @@ def test_trying_the_defence_changes_nothing_but_the_attack() -> None:
     assert all(isinstance(verdict, Verdict) and verdict.update.shape == state.params.shape for verdict in verdicts)
 
 
-def test_the_defence_can_be_tried_on_fewer_rows() -> None:
-    norms: list[int] = []
-
+@pytest.mark.parametrize(("rows", "shape"), [(slice(3), "(3, 650)"), (None, "(1, 8, 650)"), ("list", "a list")])
+def test_the_defence_is_asked_about_all_updates_of_a_round_or_refuses(rows: Any, shape: str) -> None:
     @update_attack()
-    def tries(own, defend):  # type: ignore[no-untyped-def]
-        """Try the defence on the own updates alone."""
-        norms.append(len(defend(own).norms))
+    def tries(benign, own, defend):  # type: ignore[no-untyped-def]
+        """Try the defence on something else than the round's updates."""
+        together = torch.cat([benign, own])
+        defend(list(together) if rows == "list" else together[rows])
         return own
 
-    world, state = world_of(tries, threat={"malicious": 3, "update": "sign_flip", "knows": "defence"})
-    play(state, world)
-    assert norms == [3]
+    world, state = world_of(tries, threat={"malicious": 3, "update": "alie", "knows": ["all", "defence"]})
+    sentence = f"defend takes the updates [n, d] of all n = 8 clients, not {shape}"
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        play(state, world)
+
+
+def test_craft_refuses_to_try_the_defence_on_fewer_updates_or_columns() -> None:
+    @update_attack()
+    def tries(benign, own, defend, *, columns: int = 5):  # type: ignore[no-untyped-def]
+        """Try the defence on the honest updates, without the attackers'."""
+        defend(benign[:, :columns])
+        return own
+
+    known: dict[str, Any] = {"own": torch.ones(2, 5), "defend": lambda tried: aggregate("mean", tried)}
+    with pytest.raises(ValueError, match=r"of all n = 5 clients, not \(3, 5\)"):
+        craft(tries, n_malicious=2, benign=torch.ones(3, 5), **known)
+    assert craft(tries, n_malicious=2, benign=torch.ones(3, 5), n=3, **known).shape == (2, 5)
+    with pytest.raises(ValueError, match=r"of all n = 3 clients, not \(3, 4\)"):
+        craft(tries, n_malicious=2, benign=torch.ones(3, 5), n=3, columns=4, **known)
+
+
+# Honest clients that diverge
+
+
+class Diverging:
+    """An engine some of whose clients come back with a NaN."""
+
+    def __init__(self, world: World, clients: set[int]) -> None:
+        self._engine, self._clients = world.engine, clients
+
+    def train(self, params: Update, plan: Plan) -> Trained:
+        trained = self._engine.train(params, plan)
+        for row, task in enumerate(plan.tasks):
+            if task.client in self._clients:
+                trained.updates[row, 1] = torch.nan
+        return trained
+
+
+@pytest.mark.parametrize("knows", ["all", "colluders"])
+def test_attackers_are_not_shown_updates_that_are_not_finite(knows: str) -> None:
+    spy, seen = spying()
+    world, state = world_of(spy, threat={"malicious": 3, "update": "alie", "knows": knows})
+    _, record = play(state, world)
+    known = record["malicious"] if knows == "colluders" else [c for c in range(8) if c not in record["malicious"]]
+    whole = seen["benign"]
+    play(state, replace(world, engine=Diverging(world, {known[1]})))
+    assert torch.equal(seen["benign"], whole[[i for i in range(len(known)) if i != 1]])
+    assert seen["counts"].tolist() == [3, 8]
+
+
+@pytest.mark.parametrize("attack", ["alie", "ipm", "min_max", "min_sum"])
+def test_an_honest_client_that_diverges_does_not_silence_the_attackers(attack: str) -> None:
+    world, state = world_of(threat={"malicious": 3, "update": attack})
+    honest = min({*range(8)} - world.threat.fixed_ids)
+    _, record = play(state, replace(world, engine=Diverging(world, {honest})))
+    assert [(event["what"], event["clients"]) for event in record["events"]] == [("set_aside", [honest])]
+    benign = torch.randn(6, 20, generator=torch.Generator().manual_seed(0))
+    benign[2, 0], benign[4, 1] = torch.nan, torch.inf
+    shown = craft(attack, n_malicious=2, benign=benign, n=20)
+    assert torch.equal(shown, craft(attack, n_malicious=2, benign=benign[[0, 1, 3, 5]], n=20))
+
+
+def test_where_no_honest_update_is_finite_attackers_have_nothing_to_go_by() -> None:
+    spy, seen = spying()
+    world, state = world_of(spy, threat={"malicious": 3, "update": "alie"})
+    honest = {*range(8)} - world.threat.fixed_ids
+    _, record = play(state, replace(world, engine=Diverging(world, honest)))
+    assert not seen
+    said = "spy: no honest update that the attackers know is finite, and they send NaN"
+    assert said in [event["detail"] for event in record["events"]]
+    assert record["skipped"]
+    with pytest.warns(UserWarning, match=said.replace("spy", "ipm")):
+        assert craft("ipm", n_malicious=2, benign=torch.full((3, 4), torch.nan)).isnan().all()
 
 
 # No honest client

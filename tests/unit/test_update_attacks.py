@@ -1,5 +1,6 @@
 """Update attacks against their papers' definitions, and what `fedpoison.craft` refuses."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import fedpoison
 from fedpoison.attacks.updates.alie import largest_hidden_z
 from fedpoison.config import parse
 from fedpoison.round import play
+from fedpoison.running import Job
 from fedpoison.simulation import build
+from fedpoison.sweep import load
 from fedpoison.types import Verdict
 
 DTYPES = [torch.float32, torch.float64]
@@ -120,6 +123,39 @@ def test_alie_is_silent_when_z_is_given(n: int, f: int) -> None:
     benign = rows(max(2, n - f))
     crafted = fedpoison.craft("alie", n_malicious=f, benign=benign, n=n, z=1.0)
     torch.testing.assert_close(crafted, (benign.mean(0) - benign.std(0, correction=0)).expand(f, -1))
+
+
+@pytest.mark.parametrize("attack", ["alie", "min_max", "min_sum"])
+def test_who_knows_a_single_honest_update_sends_it_and_says_so(attack: str) -> None:
+    alone = rows(1)
+    with pytest.warns(UserWarning, match=f"{attack}: they know a single honest update"):
+        crafted = fedpoison.craft(attack, n_malicious=2, benign=alone, n=5)  # where alie's z is positive
+    torch.testing.assert_close(crafted, alone.expand(2, -1))
+
+
+@pytest.mark.parametrize(
+    ("clients", "threat", "said"),
+    [
+        ({"count": 20}, {"share": 0.1}, ["alie: z = 0 for n = 20, 2 malicious"]),
+        ({"count": 10}, {"malicious": 1}, ["alie: z = -0.1397 for n = 10, 1 malicious"]),
+        ({"count": 20}, {"malicious": 4}, []),
+        ({"count": 20}, {"malicious": 2, "update": {"name": "alie", "z": 1.0}}, []),
+        (
+            {"count": 40, "per_round": 10},
+            {"malicious": 9},
+            ["alie: z = 0 for n = 10, 2 malicious"],
+        ),  # in an expected cohort
+        ({"count": 9}, {"malicious": 1, "update": "min_max", "knows": "colluders"}, ["min_max: they know a single"]),
+        ({"count": 9}, {"malicious": 1, "update": "min_max"}, []),
+    ],
+)
+def test_an_attack_that_is_the_honest_mean_is_warned_of_before_the_start(
+    clients: dict[str, Any], threat: dict[str, Any], said: list[str], tmp_path: Path
+) -> None:
+    table = {"name": "t", "rounds": 1, "data": "digits", "clients": clients, "defence": {"f": 4}}
+    notes = Job(load({**table, "threat": {"update": "alie", **threat}}), tmp_path).warnings()
+    notes = [note for note in notes if "than f" not in note]
+    assert [note[: len(start)] for note, start in zip(notes, said, strict=True)] == said
 
 
 def test_alies_remark_is_an_event_of_the_round() -> None:
@@ -237,7 +273,8 @@ def test_nan_is_nan_everywhere(dtype: torch.dtype) -> None:
 @fedpoison.update_attack()
 def asks_for_all(benign, own, n_malicious, n, params, previous, server_lr, defend, say, state, rng):  # type: ignore[no-untyped-def]
     """Ask for every word there is."""
-    say(f"{n} {server_lr} {float(previous.sum())} {sorted(state)} {isinstance(defend(benign), Verdict)}")
+    verdict = defend(torch.cat([benign, own]))
+    say(f"{n} {server_lr} {float(previous.sum())} {sorted(state)} {isinstance(verdict, Verdict)}")
     return own + benign.mean(0), {**state, "seen": params}
 
 

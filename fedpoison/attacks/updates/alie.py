@@ -1,7 +1,6 @@
 """A Little Is Enough."""
 
 import math
-from collections.abc import Callable
 
 import torch
 
@@ -21,24 +20,30 @@ def largest_hidden_z(n: int, f: int) -> float:
     return float(torch.special.ndtri(torch.tensor((n - f - s) / (n - f), dtype=torch.float64)))
 
 
+def _harmless(n: int, n_malicious: int, benign: int, *, z: float | None) -> str | None:
+    usual = largest_hidden_z(n, n_malicious)
+    if z is None and not 0 < usual < math.inf:
+        said = f"z = {usual:.4g} for n = {n}, {n_malicious} malicious, so 0 is used"
+        return f"{said} and all send the honest mean; set z to choose one"
+    return "they know a single honest update, which has no deviation, and all send it" if benign == 1 else None
+
+
 @update_attack(
     paper="arXiv:1902.06156",
     source="secondary: code of later papers; z as its published values settle it",
     evidence="tests/unit/test_update_attacks.py::test_alie_equals_the_papers_numbers",
+    harmless=_harmless,
 )
-def alie(benign: Updates, n_malicious: int, n: int, say: Callable[[str], None], *, z: float | None = None) -> Crafted:
+def alie(benign: Updates, n_malicious: int, n: int, *, z: float | None = None) -> Crafted:
     """A Little Is Enough: all sit z standard deviations below the honest mean of each coordinate.
 
     Baruch et al. 2019: mean − z · std with the population's standard deviation; z from n and
-    the number of attackers unless given. Where that z is not positive and finite it says so and takes 0. Updates are
-    minus gradients: this is below the mean of updates, above that of gradients; z < 0 is on the other side.
+    the number of attackers unless given. Where that z is not positive and finite, as for two attackers of any even n
+    and for one of any n, 0 is taken, which is the honest mean, and said. Updates are minus gradients: this is below the
+    mean of updates, above that of gradients; z < 0 is on the other side.
     """
-    if z is None:
-        z = largest_hidden_z(n, n_malicious)
-        if not 0 < z < float("inf"):
-            say(f"alie: z = {z:.4g} for n = {n}, {n_malicious} malicious, so 0 is used; set z to choose one")
-            z = 0.0
-    shift = z
+    usual = largest_hidden_z(n, n_malicious)
+    shift = z if z is not None else usual if 0 < usual < math.inf else 0.0
 
     def below(block: Updates) -> Update:
         exact = block.double()

@@ -13,10 +13,15 @@ from fedpoison.types import Crafted, Update, Updates
 Direction = Literal["std", "unit", "sign"]
 
 
+def _harmless(n: int, n_malicious: int, benign: int, *, direction: Direction) -> str | None:
+    return "they know a single honest update, which is far from no other, and all send it" if benign == 1 else None
+
+
 @update_attack(
     paper="Shejwalkar and Houmansadr, NDSS 2021",
     source="secondary: later papers, which agree",
     evidence="tests/unit/test_update_attacks.py::test_min_max_goes_as_far_as_its_bound_lets_it",
+    harmless=_harmless,
 )
 def min_max(benign: Updates, n_malicious: int, *, direction: Direction = "std") -> Crafted:
     """All sit γ steps off the honest mean, no farther from any honest update than two of those are apart.
@@ -40,6 +45,7 @@ def min_max(benign: Updates, n_malicious: int, *, direction: Direction = "std") 
     paper="Shejwalkar and Houmansadr, NDSS 2021",
     source="secondary: later papers, which agree",
     evidence="tests/unit/test_update_attacks.py::test_min_sum_goes_as_far_as_its_bound_lets_it",
+    harmless=_harmless,
 )
 def min_sum(benign: Updates, n_malicious: int, *, direction: Direction = "std") -> Crafted:
     """As min_max, the sum of squared distances to the honest updates no larger than that of any of these.
