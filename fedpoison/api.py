@@ -12,7 +12,7 @@ from torch import Tensor
 from fedpoison import parallel
 from fedpoison.defence import Defence, Situation
 from fedpoison.entry import Step
-from fedpoison.given import Given, matrix_of, most_common_row, point_of, rows_of, tensor_of, vector_of, whole
+from fedpoison.given import Given, matrix_of, most_common_row, point_of, rows_of, table_of, tensor_of, vector_of, whole
 from fedpoison.lookup import find
 from fedpoison.seeding import Stream
 from fedpoison.threat import Scene, craft_with
@@ -82,7 +82,7 @@ def aggregate(
     like = next(iter(vectors.values()), None)
     like = most_common_row("updates", rows) if like is None else like
     d, nothing = len(like), torch.zeros_like(like)
-    parts = _checked(layers, d) if layers else (Layer("all", slice(0, d), (d,)),)
+    parts = _checked(layers, d)
     if misfits := defence.misfits(parts):
         raise ValueError("; ".join(misfits))
     situation = Situation(
@@ -91,7 +91,7 @@ def aggregate(
         sizes=torch.ones(n, dtype=torch.float64) if sizes is None else vector_of("sizes", sizes, n).double(),
         params=vectors.get("params", nothing),
         previous=nothing if previous is None else vector_of("previous", previous, d),
-        stream=Stream(seed, "defence", round),
+        stream=Stream(whole("seed", seed), "defence", whole("round", round)),
         state=_memory(state),
         root_update=None if root_update is None else vector_of("root_update", root_update, d),
         layers=parts,
@@ -142,8 +142,8 @@ def craft(
         raise ValueError(f"own has {len(known['own'])} rows for n_malicious = {n_malicious}")
     if n is not None and whole("n", n) < n_malicious:
         raise ValueError(f"n = {n} clients are fewer than n_malicious = {n_malicious}")
-    if not 0 < server_lr < math.inf:
-        raise ValueError(f"server_lr must be more than 0, it is {server_lr}")
+    if not isinstance(server_lr, int | float) or not 0 < server_lr < math.inf:
+        raise ValueError(f"server_lr must be more than 0, it is {server_lr!r}")
     like = torch.zeros(0) if like is None else like
     for name, rows in known.items():
         if rows.shape[1] != len(like):
@@ -161,7 +161,7 @@ def craft(
         previous=torch.zeros_like(like) if previous is None else vector_of("previous", previous, len(like)),
         server_lr=server_lr,
         defend=defend,
-        stream=Stream(seed, "attack", round),
+        stream=Stream(whole("seed", seed), "attack", whole("round", round)),
         state=_memory(state),
     )
     crafted, memory, remarks = craft_with(step, ("all", "defence"), scene)
@@ -176,14 +176,14 @@ _OF_A_ROUND = {"benign", "own", "defend", "n", "params"}
 
 def _together(options: Mapping[str, Any] | None, named: Mapping[str, Any]) -> dict[str, Any]:
     """Options given in a mapping and by name."""
-    twice = sorted({*(options or {})} & {*named})
-    if twice:
+    table = table_of("options", options)
+    if twice := sorted({*table} & {*named}):
         raise ValueError(f"{', '.join(twice)} is given among the options and by name")
-    return {**(options or {}), **named}
+    return {**table, **named}
 
 
 def _memory(state: Mapping[str, Given] | None) -> dict[str, Tensor]:
-    return {name: tensor_of(f"state[{name!r}]", value) for name, value in (state or {}).items()}
+    return {name: tensor_of(f"state[{name!r}]", value) for name, value in table_of("state", state).items()}
 
 
 def _whole_numbers(ids: Tensor) -> Tensor:
@@ -202,7 +202,11 @@ def _step(kind: str, named: Named | Mapping[str, Any], options: Mapping[str, Any
     return entry, entry.validate(options or {})
 
 
-def _checked(layers: Sequence[Layer], d: int) -> tuple[Layer, ...]:
+def _checked(layers: Sequence[Layer] | None, d: int) -> tuple[Layer, ...]:
+    if layers is None or (isinstance(layers, Sequence) and not layers):
+        return (Layer("all", slice(0, d), (d,)),)
+    if not isinstance(layers, Sequence) or not all(isinstance(layer, Layer) for layer in layers):
+        raise ValueError(f"layers must be a sequence of Layer, not {type(layers).__name__}")
     ends = accumulate((math.prod(layer.shape) for layer in layers), initial=0)
     wanted = [slice(start, end) for start, end in pairwise(ends)]
     if [layer.columns for layer in layers] != wanted or wanted[-1].stop != d:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
@@ -112,7 +113,7 @@ class Entry(Traits):
             lent = {word: value.clone() for word, value in lent.items()}
         before = [value._version for value in lent.values()]
         with self.drawing(stream):
-            result = self._guarded(self.function, **{**given, **lent}, **options)
+            result = self.guarded(self.function, **{**given, **lent}, **options)
         if [value._version for value in lent.values()] != before and not self.coordinatewise:
             raise self.fault("changed in place what it was shown")
         return result
@@ -121,11 +122,11 @@ class Entry(Traits):
         """What a user's function is called in: the global generators, which it may draw from, begin at the stream."""
         return nullcontext() if self.ours or stream is None else drawing_from(stream)
 
-    def tell(self, trait: str, *known: Any, **options: Any) -> Any:
+    def tell(self, trait: str, /, *known: Any, **options: Any) -> Any:
         """What its function, or a trait that is one, makes of these; AlgorithmError if a user's fails."""
-        return self._guarded(getattr(self, trait), *known, **options)
+        return self.guarded(getattr(self, trait), *known, **options)
 
-    def count(self, trait: str, *known: Any, **options: Any) -> int:
+    def count(self, trait: str, /, *known: Any, **options: Any) -> int:
         """The same of a trait that says how many rows there are."""
         rows = self.tell(trait, *known, **options)
         try:
@@ -144,7 +145,9 @@ class Entry(Traits):
         except Exception as error:
             raise self.fault(f"says {bound!r}, which fails with {in_words(error)}", error) from error
 
-    def _guarded(self, function: Callable[..., Any], *known: Any, **named: Any) -> Any:
+    def guarded(self, function: Callable[..., Any], /, *known: Any, **named: Any) -> Any:
+        """Call a function of its file's; AlgorithmError if a user's fails, and no setting of torch's outlives it."""
+        dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
         try:
             return function(*known, **named)
         except AlgorithmError:  # another algorithm's, called from inside this one
@@ -153,6 +156,11 @@ class Entry(Traits):
             if self.ours:
                 raise
             raise self.fault(f"fails with {in_words(error)}", error) from error
+        finally:
+            if torch.get_default_dtype() != dtype:
+                torch.set_default_dtype(dtype)
+            if torch.is_grad_enabled() != gradients:
+                torch.set_grad_enabled(gradients)
 
     def requirement(self, n: int, f: int, options: Mapping[str, Any]) -> str | None:
         """None if n rows with f malicious ones can be taken, else the sentence that says why not."""

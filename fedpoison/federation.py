@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from fedpoison.data import Dataset
 from fedpoison.data.augment import Augment
-from fedpoison.entry import Step
+from fedpoison.entry import Entry, Step
 from fedpoison.parallel import in_parallel
 from fedpoison.rounding import half_up
 from fedpoison.seeding import Stream
@@ -86,9 +87,9 @@ class Federation:
             if dataset.clients is None:
                 raise ValueError(f"partition {entry.name}: these data do not say whom a sample belongs to")
             supply["clients"] = dataset.clients.numpy()[rest]
-        indices = entry.call(supply, options, Stream(seed, "partition"))
+        indices = _whole_numbers(entry, entry.call(supply, options, Stream(seed, "partition")))
         _check_split(entry.name, indices, clients, len(labels))
-        whole = [rest[np.asarray(index, dtype=np.int64)] for index in indices]
+        whole = [rest[index] for index in indices]
         parts = [_hold_out(index, held_out, Stream(seed, "held_out", client=i)) for i, index in enumerate(whole)]
         self._indices = [torch.from_numpy(train) for train, _ in parts]
         self._held_out = [torch.from_numpy(held) for _, held in parts]
@@ -180,6 +181,17 @@ def _hold_out(index: NDArray[np.int64], share: float, stream: Stream) -> tuple[N
     count = min(half_up(share * len(index)), len(index) - 1)  # one is left to train on
     held = stream.numpy().permutation(len(index)) < count
     return index[~held], index[held]
+
+
+def _whole_numbers(entry: Entry, made: Any) -> list[NDArray[np.int64]]:
+    """The index arrays that a partition made."""
+    if not isinstance(made, Iterable):
+        raise entry.fault(f"must return a list with an index array for each client, not {type(made).__name__}")
+    indices = [np.asarray(index) for index in made]
+    for index in indices:
+        if index.ndim != 1 or (len(index) and index.dtype.kind not in "iu"):
+            raise entry.fault(f"must return index arrays of whole numbers, not {index.shape} of {index.dtype}")
+    return [index.astype(np.int64) for index in indices]
 
 
 def _check_split(name: str, indices: list[NDArray[np.int64]], clients: int, samples: int) -> None:

@@ -1,7 +1,7 @@
 """Tensors of what a caller has: tensors, NumPy arrays, lists of numbers. ValueError says what is needed instead."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ PRECISIONS = (torch.float32, torch.float64)
 def tensor_of(name: str, given: Any) -> Tensor:
     """A tensor without gradients, which shares its memory with what is given where it can."""
     if isinstance(given, Tensor):
+        if given.layout is not torch.strided or given.device.type != "cpu":
+            raise ValueError(f"{name} must be dense and on the CPU, not {given.layout} on {given.device}")
         plain = given.detach()
         return plain.clone() if plain.is_inference() else plain
     try:
@@ -81,6 +83,13 @@ def precise(name: str, values: Tensor) -> Tensor:
     if values.dtype not in PRECISIONS:
         raise ValueError(f"{name} must be float32 or float64, not {values.dtype}")
     return values
+
+
+def table_of(name: str, given: Any) -> dict[str, Any]:
+    """A mapping by name, empty for None."""
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError(f"{name} must be a table by name, not {type(given).__name__}")
+    return dict(given or {})
 
 
 def whole(name: str, given: Any) -> int:

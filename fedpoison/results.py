@@ -20,7 +20,7 @@ def unpack(entry: Entry, result: Any) -> tuple[Any, dict[str, Tensor]]:
     for name, value in result[1].items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise entry.fault(f"may keep tensors by name in its state, and state[{name!r}] is {_kind(value)}")
-    return result[0], {name: value.detach() for name, value in result[1].items()}
+    return result[0], {name: as_tensor(entry, value, f"as state[{name!r}]") for name, value in result[1].items()}
 
 
 def as_vector(entry: Entry, result: Any, d: int) -> Tensor:
@@ -33,7 +33,10 @@ def as_vector(entry: Entry, result: Any, d: int) -> Tensor:
 
 def as_weights(entry: Entry, result: Any, rows: int) -> tuple[Tensor, float]:
     """One weight a row, 1 in all, without gradients; and the deviation of noise that is added to their sum."""
-    noise = result.deviation if isinstance(result, Noisy) else 0.0
+    try:
+        noise = float(result.deviation) if isinstance(result, Noisy) else 0.0
+    except (TypeError, ValueError) as error:
+        raise entry.fault(f"must return Noisy with a number as deviation, not {result.deviation!r}") from error
     weights = as_tensor(entry, result.weights if isinstance(result, Noisy) else result, "of weights [n]")
     if weights.shape != (rows,) or not sums_to_one(weights):
         total = f"{tuple(weights.shape)}, {float(weights.double().sum()):.9g}"
@@ -79,9 +82,11 @@ def as_samples(entry: Entry, result: Any, images: Tensor, labels: Tensor, how: s
 
 
 def as_tensor(entry: Entry, result: Any, form: str) -> Tensor:
-    """A tensor without gradients."""
+    """An ordinary tensor, without gradients."""
     if not isinstance(result, Tensor):
         raise entry.fault(f"must return a tensor {form}, not {_kind(result)}")
+    if result.layout is not torch.strided or result.device.type != "cpu":
+        raise entry.fault(f"must return a dense tensor {form} on the CPU, not {result.layout} on {result.device}")
     return result.detach()
 
 

@@ -259,15 +259,12 @@ def _threat(config: Config, dataset: Dataset) -> Threat:
 
 
 def _dataset(chosen: Component) -> Dataset:
-    """The data set that was chosen; ValueError, where it is a user's, says whose fault it is."""
-    load, options = chosen.step
-    try:
-        made: Any = _loaded(load.function, json.dumps(options, sort_keys=True), json.dumps(chosen.digests))
-    except ValueError as error:
-        raise ValueError(f"{chosen.label}: {error}") if chosen.entry.file_hash else error from error
+    """The data set that was chosen."""
+    entry, options = chosen.step
+    made = _loaded(entry.function, json.dumps(options, sort_keys=True), json.dumps(chosen.digests))
     if not isinstance(made, Dataset):
         what = "nothing" if made is None else f"a {type(made).__name__}"
-        raise ValueError(f"{chosen.label} must return a Dataset, and returns {what}")
+        raise entry.fault(f"must return a Dataset, and returns {what}")
     return made
 
 

@@ -45,6 +45,11 @@ RETURNS = [
     ("an exception of torch", "return updates @ updates", "10: mine fails with RuntimeError: mat1 and mat2"),
     ("an assertion", "assert f > 9", "10: mine fails with AssertionError"),
     ("an exit", "sys.exit(0)", "10: mine fails with SystemExit: 0"),
+    (
+        "sparse",
+        "return updates.mean(dim=0).to_sparse()",
+        "7: mine must return a dense tensor [d] on the CPU, not torch.sp",
+    ),
     ("changed in place", "return updates.sub_(1)[0]", "7: mine changed in place what it was shown"),
 ]
 """Mistakes in the body of a rule that takes five updates of four numbers."""
@@ -75,6 +80,11 @@ OTHERS = [
         "a list in the state",
         rule("return updates[0], {'seen': [1]}", "tuple[Update, State]", "updates, state: State"),
         "7: mine may keep tensors by name in its state, and state['seen'] is list",
+    ),
+    (
+        "sparse memory",
+        rule("return updates[0], {'seen': updates.to_sparse()}", "tuple[Update, State]", "updates, state: State"),
+        "7: mine must return a dense tensor as state['seen'] on the CPU, not torch.sparse_coo on cpu",
     ),
     (
         "a bound that cannot be told",
@@ -412,3 +422,74 @@ def test_weights_of_more_than_one_are_told_with_their_sum() -> None:
     finding = CONTRACTS["result"](Subject(leaps.entry, {}, 1))
     assert finding.outcome == "broken"
     assert re.search(r"the clients' weights are \[1.5\], which are 1.5 in all", finding.sentence), finding.sentence
+
+
+# ---- what does no harm
+
+
+@pytest.mark.parametrize(
+    ("body", "returns"),
+    [
+        ("updates.numpy()[:] = 0; return torch.ones(4)", "Update"),
+        ("torch.set_grad_enabled(False); torch.set_default_dtype(torch.float64); return updates.mean(dim=0)", "Update"),
+        ("return updates.mean(dim=0).double().requires_grad_()", "Update"),
+        ("return updates[0]", "Update"),
+        ("return torch.full((5,), 0.2, requires_grad=True)", "Weights"),
+    ],
+)
+def test_what_a_rule_does_besides_is_nobody_elses(body: str, returns: str, tmp_path: Path) -> None:
+    rows = torch.randn(5, 4)
+    before = rows.clone()
+    verdict = fedpoison.aggregate(written(tmp_path, rule(body, returns)), rows)
+    verdict.update.add_(1)
+    assert not verdict.skipped
+    assert verdict.update.dtype == torch.get_default_dtype() == torch.float32
+    assert torch.is_grad_enabled()
+    assert not verdict.update.requires_grad
+    assert torch.equal(rows, before)
+
+
+def test_an_attack_changes_no_honest_update_through_numpy(tmp_path: Path) -> None:
+    body = "benign.numpy()[:] = 0\n    return benign[:n_malicious]"
+    source = f'{HEAD}@update_attack()\ndef mine(benign, n_malicious):\n    """An attack."""\n    {body}\n'
+    benign = torch.randn(5, 4)
+    before = benign.clone()
+    assert not torch.as_tensor(fedpoison.craft(written(tmp_path, source), benign=benign, n_malicious=2)).any()
+    assert torch.equal(benign, before)
+
+
+def test_options_may_have_any_name(tmp_path: Path) -> None:
+    source = rule("return trait * function * updates[0]", asks="updates, *, trait: float = 2.0, function: float = 2.0")
+    rows = torch.ones(3, 4)
+    assert fedpoison.aggregate(written(tmp_path, source), rows, function=3.0).update.tolist() == [6.0] * 4
+
+
+PARTS = [
+    (
+        "partition()",
+        "mine(labels, n_clients)",
+        "return None",
+        "data.partition",
+        "7: mine must return a list with an index array",
+    ),
+    (
+        "partition()",
+        "mine(labels, n_clients)",
+        "return [[0.5]] * n_clients",
+        "data.partition",
+        "7: mine must return index arrays of",
+    ),
+    ("partition()", "mine(labels, n_clients)", "sys.exit(0)", "data.partition", "10: mine fails with SystemExit: 0"),
+    ("dataset(licence='')", "mine()", "sys.exit(0)", "data.name", "10: mine fails with SystemExit: 0"),
+]
+
+
+@pytest.mark.parametrize(("decorator", "signature", "body", "key", "sentence"), PARTS)
+def test_a_partition_or_data_set_that_fails_is_named_with_its_line(
+    decorator: str, signature: str, body: str, key: str, sentence: str, tmp_path: Path
+) -> None:
+    source = f'{HEAD}@{decorator}\ndef {signature}:\n    """A part."""\n    {body}\n'
+    source = source.replace("import aggregator,", "import aggregator, dataset, partition,")
+    given = table(data={"name": "digits"})
+    with pytest.raises(ConfigError, match=re.escape(f"{tmp_path}/mine.py:{sentence}")):
+        fedpoison.run(given, {key: written(tmp_path, source)}, out=tmp_path)

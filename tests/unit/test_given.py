@@ -97,6 +97,14 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: aggregate("median", ROWS[:, :0]), r"updates must be a floating-point matrix \[n, d\], not \(10, 0\)"),
     (lambda: aggregate("median", ROWS.long().numpy()), r"updates must be a floating-point matrix .* torch.int64"),
     (lambda: aggregate("median", np.float16(ROWS.numpy())), r"updates must be float32 or float64, not torch.float16"),
+    (
+        lambda: aggregate("median", ROWS.to_sparse()),
+        "updates must be dense and on the CPU, not torch.sparse_coo on cpu",
+    ),
+    (
+        lambda: craft("ipm", benign=ROWS.to("meta"), n_malicious=2),
+        "benign must be dense and on the CPU, not .* on meta",
+    ),
     (lambda: aggregate("median", ROWS, previous=MEDIAN[:3], params=MEDIAN), r"previous must be a vector of 6 numbers"),
     (lambda: aggregate("median", ROWS, params=ROWS), r"params must be a vector \[d\], not \(10, 6\)"),
     (lambda: aggregate("median", ROWS, sizes=[1, 2]), r"sizes must be a vector of 10 numbers, not \(2,\)"),
@@ -142,6 +150,12 @@ for call in (
     lambda: fedpoison.aggregate("median", 3),
     lambda: fedpoison.aggregate("median", None),
     lambda: fedpoison.craft("ipm", benign=rows, n_malicious="2"),
+    lambda: fedpoison.craft("ipm", benign=rows, n_malicious=2, server_lr=None),
+    lambda: fedpoison.aggregate("median", rows, state=[1]),
+    lambda: fedpoison.aggregate("median", rows, options=3),
+    lambda: fedpoison.aggregate("median", rows, layers=rows),
+    lambda: fedpoison.aggregate("median", rows, layers=[[1.0]]),
+    lambda: fedpoison.aggregate("median", rows, seed=None),
 ):
     try:
         print(call())
@@ -155,6 +169,12 @@ for call in (
         "updates must be a floating-point matrix [n, d], not () torch.int64",
         "updates must be numbers, in rows of one length; NoneType is not",
         "n_malicious must be a whole number, it is '2'",
+        "server_lr must be more than 0, it is None",
+        "state must be a table by name, not list",
+        "options must be a table by name, not int",
+        "layers must be a sequence of Layer, not Tensor",
+        "layers must be a sequence of Layer, not list",
+        "seed must be a whole number, it is None",
     ]
 
 

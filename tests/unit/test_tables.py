@@ -228,9 +228,12 @@ def test_a_users_data_tell_runs_apart_by_what_they_hold(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return 1, 2", "mine.py:load must return a Dataset, and returns a tuple"),
-        ("pass", "mine.py:load must return a Dataset, and returns nothing"),
-        ("return Dataset(rows, rows, rows, rows, 2)", "mine.py:load: train images are .* and labels torch.float32"),
+        ("return 1, 2", r"mine\.py:5: load must return a Dataset, and returns a tuple"),
+        ("pass", r"mine\.py:5: load must return a Dataset, and returns nothing"),
+        (
+            "return Dataset(rows, rows, rows, rows, 2)",
+            r"mine\.py:8: load fails with ValueError: train images are .* and labels torch.float32",
+        ),
     ],
 )
 def test_a_users_data_set_that_is_none_is_named(tmp_path: Path, body: str, message: str) -> None:
