@@ -17,7 +17,7 @@ from fedpoison import parallel
 from fedpoison.entry import Entry, Step, own_f, told
 from fedpoison.linalg.blocks import row_norms
 from fedpoison.results import as_chosen, as_mixing, as_tensor, as_vector, as_weights, unpack
-from fedpoison.rows import Rows
+from fedpoison.rows import Rows, screen
 from fedpoison.seeding import Stream, drawing_from, drawn
 from fedpoison.types import (
     Base,
@@ -272,27 +272,6 @@ class Defence:
             return inner._aggregate(updates, row_norms(updates), seen, rng).update
 
         return base
-
-
-def screen(
-    updates: Tensor | Sequence[Tensor], params: Params, ids: ClientIds
-) -> tuple[Tensor, Tensor, tuple[Event, ...]]:
-    """The indices that may be aggregated, everybody's norms (NaN where there is none), and what was set aside.
-
-    An update is set aside unless it is a floating-point vector like the parameters, and finite in their precision.
-    """
-    shape, dtype = params.shape, params.dtype
-    shaped = torch.tensor([row.shape == shape and row.is_floating_point() for row in updates], dtype=torch.bool)
-    if isinstance(updates, Tensor) and shaped.all():
-        norms = row_norms(updates.to(dtype))
-    else:
-        norms = torch.full((len(updates),), torch.nan, dtype=torch.float64)
-        for i in shaped.nonzero().flatten().tolist():
-            norms[i] = row_norms(updates[i].to(dtype).unsqueeze(0))[0]
-    finite = torch.isfinite(norms)
-    reasons = ((~shaped, f"not a vector of {len(params)} numbers"), (shaped & ~finite, "not finite"))
-    events = [Event("set_aside", tuple(ids[mask].tolist()), why) for mask, why in reasons if mask.any()]
-    return (shaped & finite).nonzero().flatten(), norms, tuple(events)
 
 
 def _skip(situation: Situation, norms: Norms, events: tuple[Event, ...], why: str) -> Verdict:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from fedpoison.errors import AlgorithmError
-from fedpoison.seeding import Stream, drawing_from
+from fedpoison.seeding import Stream, drawing_from, settings_kept
 from fedpoison.spelling import among
 from fedpoison.vocabulary import GOALS, LENT
 
@@ -147,20 +146,15 @@ class Entry(Traits):
 
     def guarded(self, function: Callable[..., Any], /, *known: Any, **named: Any) -> Any:
         """Call a function of its file's; AlgorithmError if a user's fails, and no setting of torch's outlives it."""
-        dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
         try:
-            return function(*known, **named)
+            with settings_kept():
+                return function(*known, **named)
         except AlgorithmError:  # another algorithm's, called from inside this one
             raise
         except (Exception, SystemExit) as error:
             if self.ours:
                 raise
             raise self.fault(f"fails with {in_words(error)}", error) from error
-        finally:
-            if torch.get_default_dtype() != dtype:
-                torch.set_default_dtype(dtype)
-            if torch.is_grad_enabled() != gradients:
-                torch.set_grad_enabled(gradients)
 
     def requirement(self, n: int, f: int, options: Mapping[str, Any]) -> str | None:
         """None if n rows with f malicious ones can be taken, else the sentence that says why not."""

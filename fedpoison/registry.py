@@ -6,25 +6,18 @@ annotation. The decorated function stays itself. Both rules are checked when the
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 import torch
 
 from fedpoison.entry import Entry
+from fedpoison.traits import check_traits
 from fedpoison.types import Chosen, Noisy, Planted
 from fedpoison.vocabulary import CLAIMS, GOALS, REFERENCES, SAMPLES, VOCABULARY, WITHSTANDS
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
-    "aggregator": {"base_rows": ("n", "f"), "check": ("layers",)},
-    "preaggregator": {"rows": ("n",)},
-    "update_attack": {"harmless": ("n", "n_malicious", "benign")},
-    "data_attack": {"goal": (), "aim": ("images", "labels", "n_classes"), "check": ("n_classes",)},
-}
-"""What traits that are functions are called with, besides all options by name."""
 
 _NOT_BY_BLOCKS = {"state", "rng", "previous", "params", "root_update", "layers", "base", "probe"}
 """What a coordinate-wise rule cannot ask for."""
@@ -57,12 +50,7 @@ def register(kind: str, function: F, **traits: Any) -> F:
     doc = inspect.getdoc(function) or ("" if kind == "model" else None)
     if doc is None:
         raise TypeError(f"{kind} {name} needs a docstring: its first line is shown in lists")
-    known = ("n", "f", "comb", *options)
-    _check_bounds(name, "needs", "condition", traits.get("needs"), known)
-    _check_bounds(name, "kappa", "bound", traits.get("kappa"), (*known, "kappa") if kind == "preaggregator" else known)
-    for trait, shown in _SHOWN.get(kind, {}).items():
-        if (given := traits.get(trait)) is not None and not isinstance(given, str):
-            _check_function(name, trait, given, shown, options)
+    check_traits(kind, name, traits, tuple(options))
     if kind == "aggregator":
         traits["returns"] = _result_of(name, function)
         if traits.get("coordinatewise") and (traits["returns"] != "update" or _NOT_BY_BLOCKS & set(asks)):
@@ -79,26 +67,6 @@ def register(kind: str, function: F, **traits: Any) -> F:
             raise TypeError(f"two {kind}s are called {name}")
         ENTRIES[kind][name] = entry
     return function
-
-
-def _check_bounds(name: str, trait: str, noun: str, given: str | None, known: tuple[str, ...]) -> None:
-    for bound in (given or "").split("; "):
-        try:
-            unknown = set(compile(bound or "True", f"<{trait}>", "eval").co_names).difference(known)
-        except SyntaxError as error:
-            raise TypeError(f"{name}: {trait} = {bound!r} is no {noun}: {error.msg}") from error
-        if unknown:
-            raise TypeError(f"{name}: {trait} = {bound!r} speaks of {', '.join(unknown)}; known are {', '.join(known)}")
-
-
-def _check_function(name: str, trait: str, given: Any, shown: tuple[str, ...], options: Iterable[str]) -> None:
-    called = ", ".join((*shown, *(f"{option}=…" for option in options)))
-    try:
-        inspect.signature(given).bind(*shown, **dict.fromkeys(options))
-    except TypeError as error:
-        raise TypeError(f"{name}: {trait} must be a function that is called as {trait}({called}): {error}") from error
-    except ValueError:  # some functions written in C do not tell what they take
-        return
 
 
 def _result_of(name: str, rule: Callable[..., Any]) -> str:

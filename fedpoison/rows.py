@@ -5,15 +5,48 @@ any length costs one Gram product and one weighted sum. The combination sums to 
 right for a G about any centre; what a mixing lacks of 1 lies on the origin.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from fedpoison.linalg.blocks import by_columns, mixed_rows, weighted_sum
+from fedpoison.linalg.blocks import by_columns, mixed_rows, row_norms, weighted_sum
 from fedpoison.linalg.gram import distances_of, geometry, median_distances
-from fedpoison.types import Gram, Mixing, Norms, Sizes, SquaredDistances, Update, Updates, Weights
+from fedpoison.types import (
+    ClientIds,
+    Event,
+    Gram,
+    Mixing,
+    Norms,
+    Params,
+    Sizes,
+    SquaredDistances,
+    Update,
+    Updates,
+    Weights,
+)
+
+
+def screen(
+    updates: Tensor | Sequence[Tensor], params: Params, ids: ClientIds
+) -> tuple[Tensor, Tensor, tuple[Event, ...]]:
+    """The indices that may be aggregated, everybody's norms (NaN where there is none), and what was set aside.
+
+    An update is set aside unless it is a floating-point vector like the parameters, and finite in their precision.
+    """
+    shape, dtype = params.shape, params.dtype
+    shaped = torch.tensor([row.shape == shape and row.is_floating_point() for row in updates], dtype=torch.bool)
+    if isinstance(updates, Tensor) and shaped.all():
+        norms = row_norms(updates.to(dtype))
+    else:
+        norms = torch.full((len(updates),), torch.nan, dtype=torch.float64)
+        for i in shaped.nonzero().flatten().tolist():
+            norms[i] = row_norms(updates[i].to(dtype).unsqueeze(0))[0]
+    finite = torch.isfinite(norms)
+    reasons = ((~shaped, f"not a vector of {len(params)} numbers"), (shaped & ~finite, "not finite"))
+    events = [Event("set_aside", tuple(ids[mask].tolist()), why) for mask, why in reasons if mask.any()]
+    return (shaped & finite).nonzero().flatten(), norms, tuple(events)
 
 
 class Rows:

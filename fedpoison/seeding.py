@@ -88,6 +88,19 @@ def drawing_from(stream: Stream) -> Iterator[None]:
             torch.set_rng_state(before[2])
 
 
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Leave torch's default type, and whether it takes gradients, as they were."""
+    dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        if torch.get_default_dtype() != dtype:
+            torch.set_default_dtype(dtype)
+        if torch.is_grad_enabled() != gradients:
+            torch.set_grad_enabled(gradients)
+
+
 def _states() -> tuple[Any, Any, Tensor]:
     return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from fedpoison.seeding import Stream, drawing_from
+from fedpoison.seeding import Stream, drawing_from, settings_kept
 
 
 class Module(NamedTuple):
@@ -157,7 +157,7 @@ class _Loader(InspectLoader):
     def exec_module(self, module: ModuleType) -> None:
         linecache.cache.pop(self._module.path, None)  # of an earlier content
         vars(module)["__builtins__"] = self._builtins
-        with drawing_from(Stream(0, "code")):
+        with drawing_from(Stream(0, "code")), settings_kept():
             exec(self.source_to_code(self._module.content, self._module.path), vars(module))
 
 

@@ -193,7 +193,7 @@ MUTANTS = [
         "(",
         f"{PRE} {DEFENCE}",
     ),
-    ("nothing is screened", "defence.py", "finite = torch.isfinite(norms)", "finite = shaped", DEFENCE),
+    ("nothing is screened", "rows.py", "finite = torch.isfinite(norms)", "finite = shaped", DEFENCE),
     ("f is not lowered by what was screened", "defence.py", "max(0, situation.f - screened)", "situation.f", DEFENCE),
     (
         "the bound is checked on n before bucketing",
@@ -656,7 +656,7 @@ MUTANTS = [
     ),
     ("a loader draws what it will", "simulation.py", ', Stream(0, "data"))', ")", USERCODE),
     ("a rule draws what it will", "round.py", "with world.defence.drawing(situation.stream):", "if True:", USERCODE),
-    ("modules draw what they will", "usercode.py", 'with drawing_from(Stream(0, "code")):', "if True:", USERCODE),
+    ("modules draw what they will", "usercode.py", 'drawing_from(Stream(0, "code")), ', "", USERCODE),
     ("blocks draw in any order", "defence.py", "if before and drawn() != before:", "if False:", USERCODE),
     (
         "test rows are standardised by themselves",

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from fedpoison import Verdict, aggregate, aggregator, preaggregator
 from fedpoison.api import chain
-from fedpoison.defence import Defence, Situation, screen
+from fedpoison.defence import Defence, Situation
 from fedpoison.linalg import gram as gram_module
 from fedpoison.lookup import entries, find
+from fedpoison.rows import screen
 from fedpoison.seeding import Stream
 from fedpoison.types import (
     Base,
