@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serial
 
 from fedpoison.data.store import fingerprint
 from fedpoison.entry import Entry, Step
-from fedpoison.lookup import find
+from fedpoison.lookup import GIVEN, find, name_of
 
 
 class Component(BaseModel):
@@ -41,6 +41,11 @@ class Component(BaseModel):
         return self.name.rsplit("/", 1)[-1] if self.entry.file_hash else self.name
 
     @property
+    def given(self) -> bool:
+        """Whether it is a function that only this process has."""
+        return (self.entry.kind, self.name) in GIVEN
+
+    @property
     def step(self) -> Step:
         """The entry and its options, as the rest of the package takes them."""
         return self.entry, self.options
@@ -57,7 +62,9 @@ def resolver(kind: str) -> Callable[[Any, Any], Any]:
     def resolve(given: Any, info: Any) -> Any:
         if isinstance(given, Component) or given is None:
             return given
-        table = {"name": given} if isinstance(given, str) else given
+        table = {"name": given} if isinstance(given, str) or callable(given) else given
+        if isinstance(table, Mapping) and callable(table.get("name")):
+            table = {**table, "name": name_of(kind, table["name"])}
         if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
             raise ValueError(f'a name is needed, or a table with one, such as {{ name = "…" }}; this is {given!r}')
         folder = (info.context or {}).get("folder")

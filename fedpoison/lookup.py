@@ -4,13 +4,14 @@ import hashlib
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fedpoison import usercode
+from fedpoison import notebook, usercode
 from fedpoison.entry import Entry, in_words, line_in, place_of
 from fedpoison.registry import ENTRIES, LEFT_OUT, register
 from fedpoison.spelling import among
@@ -47,8 +48,40 @@ def find(kind: str, name: str | Callable[..., Any], folder: Path | None = None) 
     return known[name]
 
 
+def name_of(kind: str, function: Callable[..., Any]) -> str:
+    """The name by which `find` finds a function (or a net's class) that is given itself.
+
+    What a module holds is found by the module, and loaded from its file. ValueError if it cannot be told by its source.
+    """
+    if kind == "model" and "entry" not in getattr(function, "__dict__", {}):
+        try:
+            register("model", function)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{function!r} is no model: {error}") from error
+    entry = find(kind, function)
+    if entry.ours:
+        return entry.name
+    home, name = function.__module__, function.__qualname__
+    for code in usercode.of([function]):
+        if getattr(code.module, name, None) is function:
+            return f"{code.place}:{name}"
+    if home != "__main__" and getattr(sys.modules.get(home), name, None) is function:
+        return f"{home}:{name}"
+    traits = {trait: getattr(entry, trait) for trait in entry.told}
+    GIVEN[kind, f"{home}:{name}"] = replace(entry, file_hash=notebook.digest(function, traits))
+    return f"{home}:{name}"
+
+
+GIVEN: dict[tuple[str, str], Entry] = {}
+"""The functions that were given themselves and that no module holds, by kind and name: only this process has them."""
+
+
 def _find_outside(kind: str, name: str, folder: Path) -> Entry:
+    if (kind, name) in GIVEN:
+        return GIVEN[kind, name]
     place, _, attribute = name.rpartition(":")
+    if place == "__main__":
+        raise ValueError(f"{kind} {name!r} was given as a function in another process: put it in a file and name that")
     code: UserCode | None
     if place.endswith(".py"):
         path = (folder / place).resolve()

@@ -112,6 +112,10 @@ class Job:
 
         With jobs = "ray" each run is a task of the cluster at `ray_address`, or of one started here.
         """
+        names = {c.name for config in self.configs for c in config.components.values() if c.given}
+        if jobs != 1 and names:
+            why = "was given as a function, which other processes have not got: take jobs = 1, or put it in a file"
+            raise ConfigError([f"{name} {why}" for name in sorted(names)])
         if jobs == "ray":
             cluster = ClusterPool(ray_address)
             self._announce(cluster.size)

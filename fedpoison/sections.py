@@ -76,7 +76,7 @@ class Data(Section):
     @model_validator(mode="before")
     @classmethod
     def _flat(cls, given: Any) -> Any:
-        if isinstance(given, str):
+        if isinstance(given, str) or callable(given):
             return {"dataset": given}
         if not isinstance(given, Mapping):
             return given

@@ -179,13 +179,15 @@ def _net(config: Config, dataset: Dataset) -> tuple[nn.Module, Params, nn.Module
     return end, cold[-len(params) :] if warm.fresh else params, front
 
 
-def _recipe(config: Config) -> Recipe:
+def _recipe(config: Config) -> Recipe | None:
     """What a client's training depends on, as text; files of the user's are named by their whole path."""
     table, stack = config.table(), config.engine.step[1].get("stack")
     kept = ["name", "seed", "rounds", "data", "model", "clients", "threat"]
     kept += ["warm_start"] if config.warm_start and config.warm_start.file else []
     table = {name: table[name] for name in kept}
     table["engine"] = {"name": "batched", **({"stack": stack} if stack else {})}
+    if any(component.given for key, component in config.components.items() if key.partition(".")[0] in kept):
+        return None  # other processes have not got it
     digests = {key: digest for key, digest in config.digests.items() if key.partition(".")[0] in kept}
     return Recipe(json.dumps({"experiment": table, "digests": digests}), trainer)
 

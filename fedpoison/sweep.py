@@ -161,7 +161,7 @@ def put(table: dict[str, Any], key: str, value: Any) -> None:
         path, last = ["sweep"], key.partition(".")[2].replace('"', "")
     for part in path:
         inner = table.setdefault(part, {})
-        if isinstance(inner, str):
+        if isinstance(inner, str) or callable(inner):
             inner = table[part] = {"name": inner}
         if not isinstance(inner, dict):
             raise ConfigError([f"{key}: {part} is {inner!r}, which has no keys"])

@@ -211,6 +211,12 @@ def of(functions: Iterable[Callable[..., Any]]) -> list[UserCode]:
     return [_codes[name] for name in names if name in _codes]
 
 
+def is_own(name: str) -> bool:
+    """Whether a module of this name is the user's own."""
+    top = name.partition(".")[0]
+    return top in _codes or _own(top, None) is not None
+
+
 def _imports(module: Module, name: str) -> Iterator[str]:
     """The names of all modules that a module's text may import, relative ones resolved."""
     package = name if module.parts is not None else name.rpartition(".")[0]
