@@ -13,17 +13,17 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then asks for huge p
 
 _PLACES = {
     "aggregate": "api",
-    "aggregator": "registry",
+    "aggregator": "contract.registry",
     "check": "checking",
     "craft": "api",
-    "data_attack": "registry",
-    "dataset": "registry",
+    "data_attack": "contract.registry",
+    "dataset": "contract.registry",
     "load": "report.frame",
-    "model": "registry",
-    "partition": "registry",
-    "preaggregator": "registry",
-    "run": "running",
-    "update_attack": "registry",
+    "model": "contract.registry",
+    "partition": "contract.registry",
+    "preaggregator": "contract.registry",
+    "run": "runs.running",
+    "update_attack": "contract.registry",
     "Verdict": "types",
 }
 __all__ = [*_PLACES, "__version__"]
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from fedpoison.api import aggregate as aggregate
     from fedpoison.api import craft as craft
     from fedpoison.checking import check as check
-    from fedpoison.registry import aggregator as aggregator
-    from fedpoison.registry import data_attack as data_attack
-    from fedpoison.registry import dataset as dataset
-    from fedpoison.registry import model as model
-    from fedpoison.registry import partition as partition
-    from fedpoison.registry import preaggregator as preaggregator
-    from fedpoison.registry import update_attack as update_attack
-    from fedpoison.report.frame import load as load
-    from fedpoison.running import run as run
+    from fedpoison.contract.registry import aggregator as aggregator
+    from fedpoison.contract.registry import data_attack as data_attack
+    from fedpoison.contract.registry import dataset as dataset
+    from fedpoison.contract.registry import model as model
+    from fedpoison.contract.registry import partition as partition
+    from fedpoison.contract.registry import preaggregator as preaggregator
+    from fedpoison.contract.registry import update_attack as update_attack
+    from fedpoison.runs.frame import load as load
+    from fedpoison.runs.running import run as run
     from fedpoison.types import Verdict as Verdict
 
 

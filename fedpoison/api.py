@@ -9,13 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedpoison import parallel
-from fedpoison.defence import Defence, Situation
-from fedpoison.entry import Step
-from fedpoison.given import Given, matrix_of, most_common_row, point_of, rows_of, table_of, tensor_of, vector_of, whole
-from fedpoison.lookup import find
-from fedpoison.seeding import Stream
-from fedpoison.threat import Scene, craft_with
+from fedpoison.attacks.threat import Scene, craft_with
+from fedpoison.common import parallel
+from fedpoison.common.given import (
+    Given,
+    matrix_of,
+    most_common_row,
+    point_of,
+    rows_of,
+    table_of,
+    tensor_of,
+    vector_of,
+    whole,
+)
+from fedpoison.common.seeding import Stream
+from fedpoison.contract.entry import Step
+from fedpoison.contract.lookup import find
+from fedpoison.defences.defence import Defence, Situation
 from fedpoison.types import Layer, Probe, Verdict
 
 Named = str | Callable[..., Any]

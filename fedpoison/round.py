@@ -8,17 +8,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from fedpoison.defence import Defence, Situation
-from fedpoison.delivery import Answers, Late, Mail, deliver
-from fedpoison.evaluation import Evaluator, RootProbe, Scores
-from fedpoison.federation import Federation
-from fedpoison.measures import detection, rejection_skew, spread_of, summary_of_norms
-from fedpoison.seeding import Stream
+from fedpoison.attacks.threat import Scene, Threat, craft_with
+from fedpoison.clients.delivery import Answers, Late, Mail, deliver
+from fedpoison.clients.federation import Federation
+from fedpoison.clients.training import ClientMomentum, Engine, Local, Plan, Task
+from fedpoison.common.seeding import Stream
+from fedpoison.contract.vocabulary import PHASES, Record
+from fedpoison.defences.defence import Defence, Situation
+from fedpoison.measures.evaluation import Evaluator, RootProbe, Scores
+from fedpoison.measures.rounds import detection, rejection_skew, spread_of, summary_of_norms
 from fedpoison.server import Server
-from fedpoison.threat import Scene, Threat, craft_with
-from fedpoison.training import ClientMomentum, Engine, Local, Plan, Task
 from fedpoison.types import ClientIds, Event, Layer, LocalUpdates, Params, Twins, Update, Updates, Verdict
-from fedpoison.vocabulary import PHASES, Record
 
 Memory = Mapping[str, Tensor]
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from fedpoison.training import Rates
+from fedpoison.clients.training import Rates
 from fedpoison.types import Params, State, Update
 
 

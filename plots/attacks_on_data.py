@@ -15,8 +15,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 import fedpoison
-from fedpoison.report.poison import Poisoning, poisonings
-from fedpoison.sweep import load
+from fedpoison.config.sweep import load
+from fedpoison.preview.poison import Poisoning, poisonings
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETED = {"source": 7, "target": 9, "victim": 2}

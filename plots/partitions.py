@@ -5,8 +5,8 @@ python plots/partitions.py
 
 from pathlib import Path
 
-from fedpoison.report.preview import save, splits
-from fedpoison.sweep import load
+from fedpoison.config.sweep import load
+from fedpoison.preview.split import save, splits
 
 if __name__ == "__main__":
     here = Path(__file__).parent

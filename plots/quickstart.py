@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from fedpoison.report.figures import plot
-from fedpoison.report.frame import Runs
+from fedpoison.runs.frame import Runs
 
 if __name__ == "__main__":
     results = sys.argv[1] if len(sys.argv) > 1 else "results/quickstart"

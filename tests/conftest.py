@@ -11,7 +11,7 @@ install_import_hook("fedpoison", "beartype.beartype")
 @pytest.fixture(autouse=True, scope="session")
 def one_thread_an_operation() -> Iterator[None]:
     """As in a run: two threads inside one operation only get in each other's way."""
-    from fedpoison import parallel
+    from fedpoison.common import parallel
 
     with parallel.using(None):
         yield

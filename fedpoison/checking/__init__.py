@@ -7,7 +7,6 @@ first case that does is shrunk to one that can be followed by hand.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from fedpoison import parallel
 from fedpoison.checking.cases import Subject
 from fedpoison.checking.conduct import CONDUCT, result
 from fedpoison.checking.contract import Contract as Contract
@@ -20,9 +19,10 @@ from fedpoison.checking.memory import memory
 from fedpoison.checking.robustness import kappa
 from fedpoison.checking.speed import speed
 from fedpoison.checking.symmetries import SYMMETRIES
-from fedpoison.entry import Entry, own_f
-from fedpoison.errors import AlgorithmError, ConfigError
-from fedpoison.lookup import find
+from fedpoison.common import parallel
+from fedpoison.common.errors import AlgorithmError, ConfigError
+from fedpoison.contract.entry import Entry, own_f
+from fedpoison.contract.lookup import find
 
 EFFORT = 10
 CONTRACTS: dict[str, Callable[[Subject], Finding]] = {

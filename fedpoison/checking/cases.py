@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedpoison.defence import Defence, Situation
-from fedpoison.entry import Entry, Step
-from fedpoison.errors import AlgorithmError
-from fedpoison.lookup import find
-from fedpoison.seeding import Stream
+from fedpoison.common.errors import AlgorithmError
+from fedpoison.common.seeding import Stream
+from fedpoison.contract.entry import Entry, Step
+from fedpoison.contract.lookup import find
+from fedpoison.defences.defence import Defence, Situation
 from fedpoison.types import Layer, Probe, Verdict
 
 VECTORS = ("previous", "root_update", "params")

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedpoison import parallel
 from fedpoison.checking.cases import Case, Subject, drawn
 from fedpoison.checking.contract import contract
 from fedpoison.checking.evaluation import directly, statistics
 from fedpoison.checking.symmetries import differ
 from fedpoison.checking.wording import apart, situation, vector
+from fedpoison.common import parallel
+from fedpoison.contract.results import sums_to_one
 from fedpoison.linalg.blocks import GROUP
-from fedpoison.results import sums_to_one
 
 _FAR = 3000
 _WIDE = 2 * GROUP + 1000

@@ -9,7 +9,7 @@ from torch import Tensor
 from fedpoison.checking.cases import Case, RuleError, Subject
 from fedpoison.checking.shrinking import shrink
 from fedpoison.checking.wording import as_dict, situation
-from fedpoison.entry import Entry
+from fedpoison.contract.entry import Entry
 
 Outcome = Literal["holds", "broken", "not claimed", "told"]
 Breach = Callable[[Subject, Case], str | None]

@@ -11,8 +11,8 @@ from fedpoison.checking.cases import Case, RuleError, Subject
 from fedpoison.checking.contract import contract
 from fedpoison.checking.symmetries import differ
 from fedpoison.checking.wording import apart, situation
-from fedpoison.errors import AlgorithmError
-from fedpoison.results import as_tensor, unpack
+from fedpoison.common.errors import AlgorithmError
+from fedpoison.contract.results import as_tensor, unpack
 from fedpoison.types import Chosen, Noisy
 
 _ROUNDING = 1e-4

@@ -10,7 +10,7 @@ from fedpoison.api import aggregate
 from fedpoison.checking.cases import DTYPES, Case, RuleError, Subject, drawn
 from fedpoison.checking.contract import Finding, contract
 from fedpoison.checking.wording import apart, number, situation
-from fedpoison.entry import Entry
+from fedpoison.contract.entry import Entry
 
 _MOST_F = 4
 _N, _D = 11, 24

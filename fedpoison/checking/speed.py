@@ -8,7 +8,7 @@ import torch
 from fedpoison.checking.cases import Case, RuleError, Subject, drawn
 from fedpoison.checking.contract import Finding
 from fedpoison.checking.wording import number
-from fedpoison.lookup import find
+from fedpoison.contract.lookup import find
 
 _N, _D = 20, 200_000
 _SLOW = 2.0

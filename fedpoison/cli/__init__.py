@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from fedpoison import __version__
-from fedpoison.errors import AlgorithmError, BusyError, ConfigError, FetchError, RunError, WatchError
+from fedpoison.common.errors import AlgorithmError, BusyError, ConfigError, FetchError, RunError, WatchError
 
 app = App(
     name="fedpoison",

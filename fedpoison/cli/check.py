@@ -12,7 +12,7 @@ from fedpoison.cli import app, output
 
 if TYPE_CHECKING:
     from fedpoison.checking import Finding
-    from fedpoison.entry import Entry
+    from fedpoison.contract.entry import Entry
 
 _STYLES = {"holds": "green", "broken": "bold red", "not claimed": "yellow", "told": "cyan"}
 
@@ -48,9 +48,9 @@ def check(
         For machines: a list with an object a rule.
     """
     from fedpoison.checking import Report, findings
-    from fedpoison.choice import parse_assignment
-    from fedpoison.errors import ConfigError
-    from fedpoison.lookup import find, in_file
+    from fedpoison.common.errors import ConfigError
+    from fedpoison.config.choice import parse_assignment
+    from fedpoison.contract.lookup import find, in_file
 
     if effort < 1:
         raise ConfigError([f"--effort must be at least 1, it is {effort}"])

@@ -28,8 +28,8 @@ def list_(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = F
     as_json
         The same for machines.
     """
+    from fedpoison.contract.lookup import entries
     from fedpoison.data.store import place_of
-    from fedpoison.lookup import entries
 
     rows: list[dict[str, Any]] = [
         {
@@ -71,10 +71,10 @@ def fetch(names: list[str], /) -> None:
     """
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from fedpoison.common.errors import ConfigError, FetchError
+    from fedpoison.contract.lookup import find
     from fedpoison.data.fetch import fetch as bring
     from fedpoison.data.store import place_of
-    from fedpoison.errors import ConfigError, FetchError
-    from fedpoison.lookup import find
 
     entries, problems, failures = [], [], []
     for name in names:
@@ -162,10 +162,10 @@ def describe(
     as_json
         The same for machines.
     """
+    from fedpoison.common.errors import ConfigError
     from fedpoison.data.columns import Choice
     from fedpoison.data.files import describe as read
-    from fedpoison.errors import ConfigError
-    from fedpoison.report.described import tables
+    from fedpoison.preview.described import tables
 
     chosen = None if columns is None else tuple(columns)
     choice = Choice(tuple(missing or ()), tuple(drop or ()), chosen, categories)

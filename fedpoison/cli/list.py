@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from fedpoison.cli import app, output
-from fedpoison.errors import ConfigError
+from fedpoison.common.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedpoison.entry import Entry
+    from fedpoison.contract.entry import Entry
 
 KINDS = {
     "aggregators": ("aggregator",),
@@ -48,7 +48,7 @@ def list_(
     markdown
         The table as Markdown.
     """
-    from fedpoison.lookup import entries, left_out
+    from fedpoison.contract.lookup import entries, left_out
 
     if kind is None:
         raise ConfigError([f"say what to list: {', '.join(KINDS)}"])

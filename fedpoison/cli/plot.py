@@ -38,8 +38,8 @@ def plot(
         Where to: .png, .pdf or .svg.
     """
     from fedpoison.report.figures import plot as draw
-    from fedpoison.report.frame import Runs
     from fedpoison.report.remarks import remarks
+    from fedpoison.runs.frame import Runs
 
     found = Runs.read(runs, only or ())
     print(draw(found, out, metric or ()))

@@ -47,14 +47,14 @@ def preview(
     as_json
         All this for machines instead of tables; no picture.
     """
-    from fedpoison.choice import parse_assignment
-    from fedpoison.errors import ConfigError
-    from fedpoison.report import poison_figure
-    from fedpoison.report.described import tables as described
-    from fedpoison.report.poison import poisonings
-    from fedpoison.report.poison_table import pictures, tables
-    from fedpoison.report.preview import save, splits, summary, table
-    from fedpoison.sweep import load
+    from fedpoison.common.errors import ConfigError
+    from fedpoison.config.choice import parse_assignment
+    from fedpoison.config.sweep import load
+    from fedpoison.preview import figure as poison_figure
+    from fedpoison.preview.described import tables as described
+    from fedpoison.preview.poison import poisonings
+    from fedpoison.preview.split import save, splits, summary, table
+    from fedpoison.preview.table import pictures, tables
 
     loaded = load(experiment, dict(map(parse_assignment, set or [])))
     console = output()

@@ -64,16 +64,16 @@ def run(
     as_json
         The plan (with --dry-run) or the outcome as JSON on standard output; everything else goes to standard error.
     """
-    from fedpoison.choice import parse_assignment
-    from fedpoison.errors import ConfigError, RunError
-    from fedpoison.planning import plan
-    from fedpoison.report.frame import Runs
+    from fedpoison.common.errors import ConfigError, RunError
+    from fedpoison.config.choice import parse_assignment
+    from fedpoison.config.sweep import load
     from fedpoison.report.pivot import pivot
     from fedpoison.report.progress import Progress
     from fedpoison.report.remarks import remarks
     from fedpoison.report.timing import timing
-    from fedpoison.running import Job
-    from fedpoison.sweep import load
+    from fedpoison.runs.frame import Runs
+    from fedpoison.runs.planning import plan
+    from fedpoison.runs.running import Job
 
     if jobs != "ray" and jobs < 1:
         raise ConfigError([f"--jobs must be at least 1, it is {jobs}"])

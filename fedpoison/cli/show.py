@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from fedpoison.cli import app, output, say
-from fedpoison.dotted import flatten, shown
+from fedpoison.common.dotted import flatten, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fedpoison.report.versions import Told
+    from fedpoison.runs.versions import Told
 
 
 @app.command
@@ -42,9 +42,9 @@ def show(
     as_json
         Each run's configuration, state, last record and remarks, for machines.
     """
-    from fedpoison.report.frame import Runs
     from fedpoison.report.listing import listing
     from fedpoison.report.remarks import remarks
+    from fedpoison.runs.frame import Runs
 
     console = output()
     runs = Runs.read([run], only or ())
@@ -60,7 +60,7 @@ def show(
 
 def _show(run: "Told", console: "Console") -> None:
     """How the run ended, its last figures, its events, then what it was set up with, a line a table of the TOML."""
-    from fedpoison.metrics import QUALITY
+    from fedpoison.measures.metrics import QUALITY
 
     records, labels = run.folder.records(), run.labels
     state = "finished" if run.folder.finished else f"cut after round {len(records)}"
@@ -96,7 +96,7 @@ def _settings(config: dict[str, Any]) -> list[str]:
 
 
 def _plain(run: "Told") -> dict[str, Any]:
-    from fedpoison.report.happened import happened
+    from fedpoison.runs.happened import happened
 
     records, folder = run.folder.records(), run.folder
     described = {"labels": run.labels, "config": run.config}

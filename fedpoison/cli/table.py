@@ -65,10 +65,10 @@ def table(
     """
     from rich.console import Console
 
-    from fedpoison.errors import ConfigError
-    from fedpoison.report.frame import Runs
+    from fedpoison.common.errors import ConfigError
     from fedpoison.report.pivot import pivot
-    from fedpoison.runfiles import replace_file
+    from fedpoison.runs.files import replace_file
+    from fedpoison.runs.frame import Runs
 
     found = Runs.read(runs, only or ())
     results = pivot(found, rows or [], cols or [], metric or (), at)

@@ -50,14 +50,14 @@ def tune(
     """
     from rich.table import Table
 
-    from fedpoison.choice import parse_assignment
-    from fedpoison.errors import ConfigError, RunError
-    from fedpoison.report.frame import Runs
+    from fedpoison.common.errors import ConfigError, RunError
+    from fedpoison.config.choice import parse_assignment
     from fedpoison.report.pivot import pivot
     from fedpoison.report.progress import Progress
     from fedpoison.report.remarks import remarks
-    from fedpoison.running import Job
-    from fedpoison.tuning import load_tuning
+    from fedpoison.runs.frame import Runs
+    from fedpoison.runs.running import Job
+    from fedpoison.runs.tuning import load_tuning
 
     if jobs < 1:
         raise ConfigError([f"--jobs must be at least 1, it is {jobs}"])

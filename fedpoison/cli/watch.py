@@ -12,7 +12,7 @@ from fedpoison.cli import app, output
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fedpoison.watching import Sweep
+    from fedpoison.runs.watching import Sweep
 
 _PERIOD = 1.0
 _SHOWN = {"accuracy": "accuracy", "asr": "asr", "target_success": "target success"}
@@ -46,7 +46,7 @@ def watch(
     from rich.console import Group
     from rich.live import Live
 
-    from fedpoison.watching import look
+    from fedpoison.runs.watching import look
 
     console = output()
     if as_json or not console.is_terminal:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fedpoison.seeding import Stream
+from fedpoison.common.seeding import Stream
 from fedpoison.types import Images
 
 

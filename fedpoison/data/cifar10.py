@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fedpoison.contract.registry import dataset
 from fedpoison.data import Dataset
 from fedpoison.data.images import from_bytes
 from fedpoison.data.store import Arrays, Recipe, Source, stored
-from fedpoison.registry import dataset
 
 _BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5")
 _FILES = (*(f"{name}.png" for name in (*_BATCHES, "test_batch")), "train_lables.json", "test_lables.json")  # sic

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from fedpoison.contract.registry import dataset
 from fedpoison.data import Dataset
-from fedpoison.registry import dataset
 
 
 @dataset(licence="BSD-3-Clause")

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from fedpoison.contract.registry import dataset
 from fedpoison.data import Dataset
 from fedpoison.data.images import IDX_FILES, from_bytes, read_idx_files
 from fedpoison.data.store import Arrays, Recipe, Source, place_of, stored
-from fedpoison.registry import dataset
 
 DEBIAN_FOLDER = "/usr/share/datasets/fashion-mnist"
 RECIPE = Recipe(

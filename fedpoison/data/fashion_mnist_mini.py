@@ -4,9 +4,9 @@ from importlib.resources import files
 
 import numpy as np
 
+from fedpoison.contract.registry import dataset
 from fedpoison.data import Dataset
 from fedpoison.data.images import PARTS, from_bytes
-from fedpoison.registry import dataset
 
 
 @dataset(licence="MIT")

@@ -26,9 +26,9 @@ import numpy as np
 from filelock import FileLock
 from safetensors.numpy import save_file
 
+from fedpoison.common.errors import FetchError
+from fedpoison.contract.entry import Entry
 from fedpoison.data.store import Arrays, Recipe, Source, cache, file_of
-from fedpoison.entry import Entry
-from fedpoison.errors import FetchError
 
 Progress = Callable[[str, int, int | None], None]
 """Is told what is being brought, how many bytes of it are here, and how many there are, if that is known."""

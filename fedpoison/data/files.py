@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedpoison.contract.registry import dataset
 from fedpoison.data import Dataset
 from fedpoison.data.columns import Choice, counted, listed, places
 from fedpoison.data.reading import Column, Named, Reading
@@ -24,7 +25,6 @@ from fedpoison.data.tables import (
     read_clients,
     read_labels,
 )
-from fedpoison.registry import dataset
 from fedpoison.types import Count, Share
 
 Names = list[str] | None

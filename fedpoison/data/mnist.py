@@ -1,9 +1,9 @@
 """MNIST: LeCun, Cortes, Burges 1998."""
 
+from fedpoison.contract.registry import dataset
 from fedpoison.data import Dataset
 from fedpoison.data.images import IDX_FILES, from_bytes, read_idx_files
 from fedpoison.data.store import Recipe, Source, stored
-from fedpoison.registry import dataset
 
 RECIPE = Recipe(
     sources=(

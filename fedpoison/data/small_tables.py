@@ -3,9 +3,9 @@
 import numpy as np
 import polars as pl
 
+from fedpoison.contract.registry import dataset
 from fedpoison.data import Dataset
 from fedpoison.data.tables import from_frames, split
-from fedpoison.registry import dataset
 
 
 @dataset(licence="BSD-3-Clause")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fedpoison.contract.registry import dataset
 from fedpoison.data import Dataset
 from fedpoison.data.store import Arrays, Recipe, Source, stored
-from fedpoison.registry import dataset
 from fedpoison.types import Count
 
 _SPEAKER = re.compile(r"[A-Z][A-Za-z'. -]{1,24}\.")

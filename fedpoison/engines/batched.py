@@ -19,16 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedpoison.clients.federation import Federation, Shard
+from fedpoison.clients.training import Local, Plan, Trained, batches, train_client, untouched
+from fedpoison.common.parallel import in_parallel, workers
+from fedpoison.common.seeding import Stream
+from fedpoison.contract.registry import engine
 from fedpoison.data.augment import Augment
 from fedpoison.engines.descent import descent
 from fedpoison.engines.layers import Pass
 from fedpoison.engines.stackable import Net, convolution_work, net_of
-from fedpoison.federation import Federation, Shard
 from fedpoison.models.vector import travelling
-from fedpoison.parallel import in_parallel, workers
-from fedpoison.registry import engine
-from fedpoison.seeding import Stream
-from fedpoison.training import Local, Plan, Trained, batches, train_client, untouched
 from fedpoison.types import Count, Event, Params
 
 _CACHE_BYTES = 4_000_000

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedpoison.parallel import workers
+from fedpoison.common.parallel import workers
 
 kept: dict[str | None, Any] = {}
 """Workers that stay from run to run, by the cluster's address; they end when nobody names them any more."""

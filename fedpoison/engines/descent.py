@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from fedpoison.training import Local
+from fedpoison.clients.training import Local
 
 Gradient = tuple[Tensor, Tensor] | Tensor
 """Of some parameters of the first k nets: [k, ·], or two factors [k, rows, batch] and [k, batch, columns]."""

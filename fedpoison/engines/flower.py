@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from fedpoison.clients.federation import Federation
+from fedpoison.clients.training import Engine, Local, Plan, Recipe, Trained
+from fedpoison.contract.registry import engine
 from fedpoison.engines import grids
 from fedpoison.engines.batched import batched
-from fedpoison.federation import Federation
-from fedpoison.registry import engine
-from fedpoison.training import Engine, Local, Plan, Recipe, Trained
 from fedpoison.types import Count, Event, Params, Positive
 
 
@@ -63,7 +63,7 @@ class OnFlower:
 
     def train(self, params: Params, plan: Plan) -> Trained:
         """Train every client's tasks at its node; those of the server's root set here."""
-        from fedpoison.flower.messages import asking, by_client, updates_of
+        from fedpoison.engines.messages import asking, by_client, updates_of
 
         grid, updates = self._grid(), params.new_full((len(plan.tasks), len(params)), torch.nan)
         places = by_client(plan.tasks)
@@ -100,21 +100,21 @@ class OnFlower:
     def _grid(self) -> Any:
         if self._transport == "process":
             if self._own is None:
-                from fedpoison.flower.grid import InProcessGrid
-                from fedpoison.flower.messages import client_app
+                from fedpoison.engines.in_process import InProcessGrid
+                from fedpoison.engines.messages import client_app
 
                 self._own = InProcessGrid(client_app(lambda text: self._here), self._clients)
             return self._own
         if (grid := grids.lent()) is not None:
             return grid
-        from fedpoison.flower.messages import client_app
+        from fedpoison.engines.messages import client_app
 
         assert self._recipe is not None
         return grids.simulated(client_app(self._recipe.make), self._clients)
 
     def _find(self, grid: Any) -> dict[int, int]:
         """The node of each client; asked anew when nodes come or go."""
-        from fedpoison.flower.messages import partition_of, who_are_you
+        from fedpoison.engines.messages import partition_of, who_are_you
 
         there = self._wait(grid)
         if there == self._heard_of:

@@ -49,7 +49,7 @@ class Simulation:
     """
 
     def __init__(self, client: Any, clients: int) -> None:
-        from fedpoison.flower import compat
+        from fedpoison.engines import compat
 
         ray = imported()
         kept.clear()  # Flower's simulation wants the cores
@@ -80,7 +80,7 @@ class Simulation:
     def _run(self, client: Any) -> None:
         from flwr.serverapp import ServerApp
 
-        from fedpoison.flower import compat
+        from fedpoison.engines import compat
 
         server = ServerApp()
 

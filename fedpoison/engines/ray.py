@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedpoison import parallel, usercode
+from fedpoison.clients.federation import Federation
+from fedpoison.clients.training import Engine, Local, Plan, Trained
+from fedpoison.common import parallel
+from fedpoison.contract import usercode
+from fedpoison.contract.registry import engine
 from fedpoison.engines import grids
 from fedpoison.engines.batched import batched
 from fedpoison.engines.cluster import PATIENCE, connected, kept
-from fedpoison.federation import Federation
-from fedpoison.registry import engine
-from fedpoison.training import Engine, Local, Plan, Trained
 from fedpoison.types import Count, Event, Params
 
 _DEATHS = 3

@@ -2,10 +2,10 @@
 
 from torch import nn
 
-from fedpoison.federation import Federation
-from fedpoison.parallel import using
-from fedpoison.registry import engine
-from fedpoison.training import Engine, Local, Plan, Trained, train_client, untouched
+from fedpoison.clients.federation import Federation
+from fedpoison.clients.training import Engine, Local, Plan, Trained, train_client, untouched
+from fedpoison.common.parallel import using
+from fedpoison.contract.registry import engine
 from fedpoison.types import Params
 
 

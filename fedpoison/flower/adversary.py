@@ -9,10 +9,10 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedpoison.api import Named, craft
+from fedpoison.attacks.threat import Threat
+from fedpoison.common.seeding import Stream
+from fedpoison.contract.lookup import find
 from fedpoison.flower.arrays import Layout
-from fedpoison.lookup import find
-from fedpoison.seeding import Stream
-from fedpoison.threat import Threat
 from fedpoison.types import Verdict
 
 

@@ -8,10 +8,10 @@ from flwr.serverapp import Grid
 from rich.console import Console
 
 from fedpoison.engines import grids
-from fedpoison.flower.messages import client_app
+from fedpoison.engines.messages import client_app
 from fedpoison.report.pivot import pivot
-from fedpoison.running import run
-from fedpoison.simulation import trainer
+from fedpoison.runs.running import run
+from fedpoison.runs.simulation import trainer
 
 client = client_app(trainer)
 """The ClientApp: its node's partition, trained by the batched engine."""

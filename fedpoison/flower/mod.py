@@ -10,8 +10,8 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from torch import Tensor
 
 from fedpoison.api import Named, craft
+from fedpoison.contract.lookup import find
 from fedpoison.flower.arrays import Layout
-from fedpoison.lookup import find
 
 _MEMORY = "fedpoison.attack"
 

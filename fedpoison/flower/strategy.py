@@ -19,11 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedpoison import parallel
 from fedpoison.api import Named, chain
-from fedpoison.defence import Situation
+from fedpoison.common import parallel
+from fedpoison.common.seeding import Stream
+from fedpoison.defences.defence import Situation
 from fedpoison.flower.arrays import Layout, Model
-from fedpoison.seeding import Stream
 from fedpoison.server import Server
 from fedpoison.types import Event, Params, Verdict
 

@@ -7,8 +7,8 @@ float64: rows that differ little in direction are told apart by 1 − cos, which
 import torch
 from torch import Tensor
 
+from fedpoison.common.parallel import in_parallel
 from fedpoison.linalg.blocks import WIDTH, column_blocks, of_each
-from fedpoison.parallel import in_parallel
 from fedpoison.types import Cosines, Update, Updates
 
 _GROUP = 16 * WIDTH

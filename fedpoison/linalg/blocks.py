@@ -12,8 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from fedpoison.common.parallel import in_parallel
 from fedpoison.linalg import kernels
-from fedpoison.parallel import in_parallel
 from fedpoison.types import MixedUpdates, Mixing, Norms, Update, Updates
 
 T = TypeVar("T")

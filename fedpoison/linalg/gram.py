@@ -18,9 +18,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fedpoison.common.parallel import in_parallel
 from fedpoison.linalg import kernels
 from fedpoison.linalg.blocks import WIDTH, column_blocks, row_norms
-from fedpoison.parallel import in_parallel
 from fedpoison.types import AllNorms, Gram, Norms, References, SquaredDistances, Update, Updates
 
 _WIDTH = 4 * WIDTH

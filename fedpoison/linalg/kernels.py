@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedpoison.errors import ConfigError
+from fedpoison.common.errors import ConfigError
 from fedpoison.types import Gram, Norms, Update, Updates
 
 _WORDS = {"": True, "on": True, "1": True, "yes": True, "off": False, "0": False, "no": False}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fedpoison.seeding import Stream
+from fedpoison.common.seeding import Stream
 
 _KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 

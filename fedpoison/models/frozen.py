@@ -7,9 +7,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from fedpoison.common.parallel import in_parallel
 from fedpoison.data import Dataset
 from fedpoison.models.vector import leaves, travelling
-from fedpoison.parallel import in_parallel
 
 _CHUNK = 500
 

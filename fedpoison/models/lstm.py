@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from fedpoison.registry import model
+from fedpoison.contract.registry import model
 from fedpoison.types import Count
 
 

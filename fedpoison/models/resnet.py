@@ -5,7 +5,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from fedpoison.registry import model
+from fedpoison.contract.registry import model
 from fedpoison.types import Count
 
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from fedpoison.registry import model
+from fedpoison.contract.registry import model
 from fedpoison.types import Count
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from fedpoison.common.seeding import Stream, drawn
 from fedpoison.models.dropout import set_stream
-from fedpoison.seeding import Stream, drawn
 from fedpoison.types import Layer, Params
 
 

@@ -18,11 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedpoison.errors import ConfigError
-from fedpoison.metrics import DETECTION, METRICS, MODEL, spelled
-from fedpoison.report.frame import Runs, measured
+from fedpoison.common.errors import ConfigError
+from fedpoison.measures.metrics import DETECTION, METRICS, MODEL, spelled
 from fedpoison.report.grouping import grouped
 from fedpoison.report.remarks import remarks
+from fedpoison.runs.frame import Runs, measured
 
 _WHOLE = {"attack_success", "asr", "asr_untriggered", "target_success", "clean_success", *DETECTION}
 """Shares that are drawn from 0 to 1; others of the model's from the tenth below the lowest."""

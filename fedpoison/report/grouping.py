@@ -2,9 +2,9 @@
 
 import polars as pl
 
-from fedpoison.dotted import short_names
-from fedpoison.errors import ConfigError
-from fedpoison.report.frame import Runs
+from fedpoison.common.dotted import short_names
+from fedpoison.common.errors import ConfigError
+from fedpoison.runs.frame import Runs
 
 
 def grouped(runs: Runs) -> pl.DataFrame:

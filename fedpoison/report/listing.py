@@ -3,10 +3,10 @@
 import polars as pl
 from rich.table import Table
 
-from fedpoison.dotted import flatten, titles
+from fedpoison.common.dotted import flatten, titles
 from fedpoison.report.formats import text
-from fedpoison.report.frame import Runs
-from fedpoison.report.versions import Told
+from fedpoison.runs.frame import Runs
+from fedpoison.runs.versions import Told
 
 _FIGURES = ("accuracy", "damage", "attack_success")
 

@@ -10,16 +10,16 @@ import polars as pl
 from rich.table import Table
 from scipy.special import stdtrit
 
-from fedpoison.dotted import telling
-from fedpoison.errors import ConfigError
-from fedpoison.metrics import METRICS, RUN_METRICS, spelled
+from fedpoison.common.dotted import telling
+from fedpoison.common.errors import ConfigError
+from fedpoison.common.spelling import hint
+from fedpoison.measures.metrics import METRICS, RUN_METRICS, spelled
 from fedpoison.report.formats import latex, markdown, text
-from fedpoison.report.frame import LASTS, Runs, measured
 from fedpoison.report.grouping import without_references
 from fedpoison.report.origins import COUNTS, origins, own, with_origins
 from fedpoison.report.remarks import remarks
 from fedpoison.report.rounds import at_round, in_words
-from fedpoison.spelling import hint
+from fedpoison.runs.frame import LASTS, Runs, measured
 
 _FEW = ("accuracy", "attack_success")
 _MORE = ("accuracy", "auc", "damage", "attack_success", "clean_success", "asr_untriggered", "detection_f1")

@@ -7,8 +7,8 @@ from types import TracebackType
 from rich import progress as bars
 from rich.console import Console
 
-from fedpoison.config import Config
-from fedpoison.vocabulary import Record
+from fedpoison.config.config import Config
+from fedpoison.contract.vocabulary import Record
 
 _SHOWN = {"accuracy": "accuracy", "asr": "asr", "target_success": "target success"}
 

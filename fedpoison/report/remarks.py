@@ -1,7 +1,7 @@
 """What must be known of runs to read their tables and figures."""
 
-from fedpoison.report.frame import Runs
-from fedpoison.report.happened import happened
+from fedpoison.runs.frame import Runs
+from fedpoison.runs.happened import happened
 
 
 def remarks(runs: Runs) -> list[str]:

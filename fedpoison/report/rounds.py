@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from fedpoison.errors import ConfigError
-from fedpoison.metrics import DETECTION, METRICS, SPREAD, TWO_CLASSES, VALIDATION, worth
+from fedpoison.common.errors import ConfigError
+from fedpoison.measures.metrics import DETECTION, METRICS, SPREAD, TWO_CLASSES, VALIDATION, worth
 
 _BEST = {"best" if name == "accuracy" else f"best_{name}": validated for validated, name in VALIDATION.items()}
 """What --at calls the round in which a metric of validation is best."""

@@ -3,9 +3,9 @@
 import polars as pl
 from rich.table import Table
 
-from fedpoison.report.frame import Runs
+from fedpoison.contract.vocabulary import PHASES
 from fedpoison.report.grouping import grouped
-from fedpoison.vocabulary import PHASES
+from fedpoison.runs.frame import Runs
 
 
 def timing(runs: Runs) -> Table:

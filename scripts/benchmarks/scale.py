@@ -20,7 +20,7 @@ import numpy as np
 from rich.table import Table
 from turns import Bar, Program, TurnError, announce, arguments, console, draw, print_bars, write
 
-from fedpoison.parallel import available_cores
+from fedpoison.common.parallel import available_cores
 
 RUN = Program("scale/run.py")
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from training import PROGRAMS, write_work
 from turns import ROOT, Bar, TurnError, announce, arguments, console, draw, print_bars, ratio, write
 
-from fedpoison.training import Local
+from fedpoison.clients.training import Local
 
 EXPERIMENT = """\
 name = "startup"

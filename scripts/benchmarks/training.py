@@ -31,11 +31,11 @@ from turns import (
     write,
 )
 
-from fedpoison.lookup import find
+from fedpoison.clients.training import Local, batches
+from fedpoison.common.parallel import available_cores
+from fedpoison.common.seeding import Stream
+from fedpoison.contract.lookup import find
 from fedpoison.models.vector import flatten
-from fedpoison.parallel import available_cores
-from fedpoison.seeding import Stream
-from fedpoison.training import Local, batches
 
 PROGRAMS = {
     OURS: Program("training/fedpoison.py"),

@@ -16,8 +16,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fedpoison.parallel import available_cores
-from fedpoison.records import environment
+from fedpoison.common.parallel import available_cores
+from fedpoison.runs.records import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENDERS = Path(__file__).parent / "contenders"

@@ -1,6 +1,6 @@
 """Mistakes in the backdoors."""
 
-BACKDOORS = "tests/unit/test_backdoors.py"
+BACKDOORS = "tests/attacks/test_backdoors.py"
 
 MUTANTS = [
     (
@@ -15,7 +15,7 @@ MUTANTS = [
         "attacks/data/badnets.py",
         "torch.where(patch < 0, below, ",
         "torch.where(patch < -99, below, ",
-        "tests/unit/test_data_attacks.py",
+        "tests/attacks/test_data_attacks.py",
     ),
     (
         "a backdoor's blend is the wrong way round",
@@ -81,11 +81,17 @@ MUTANTS = [
         "self.trigger(images, self.own[: len(turns)])",
         BACKDOORS,
     ),
-    ("triggers move with the picture", "simulation.py", "front, config.stamps_last)", "front)", BACKDOORS),
-    ("the hash does not tell when triggers are set", "config.py", "if not self.stamps_last:", "if True:", BACKDOORS),
+    ("triggers move with the picture", "runs/simulation.py", "front, config.stamps_last)", "front)", BACKDOORS),
+    (
+        "the hash does not tell when triggers are set",
+        "config/config.py",
+        "if not self.stamps_last:",
+        "if True:",
+        BACKDOORS,
+    ),
     (
         "triggers are set on clean samples",
-        "federation.py",
+        "clients/federation.py",
         "(turn >= 0).nonzero()",
         "(turn >= -1).nonzero()",
         BACKDOORS,
@@ -127,7 +133,7 @@ MUTANTS = [
     ),
     (
         "the backdoor in texts may leave the vocabulary",
-        "poisoning.py",
+        "attacks/poisoning.py",
         "_check_tokens(entry, presented, dataset.vocabulary)",
         "pass",
         BACKDOORS,

@@ -1,6 +1,6 @@
 """Mistakes in the attacks that keep labels."""
 
-CLEAN_LABEL = "tests/unit/test_clean_label.py"
+CLEAN_LABEL = "tests/attacks/test_clean_label.py"
 
 MUTANTS = [
     (

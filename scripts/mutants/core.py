@@ -1,51 +1,69 @@
 """Mistakes in the round, the data, the engines and the first rules."""
 
-RULES = "tests/unit/test_aggregators.py"
-PRE = "tests/unit/test_preaggregators.py"
-LINALG = "tests/unit/test_linalg.py"
-DEFENCE = "tests/unit/test_defence.py"
+RULES = "tests/defences/test_aggregators.py"
+PRE = "tests/defences/test_preaggregators.py"
+LINALG = "tests/linalg/test_linalg.py"
+DEFENCE = "tests/defences/test_defence.py"
 CONTRACT = "tests/contracts/test_rules.py"
-DATA = "tests/unit/test_data_attacks.py"
-UPDATE = "tests/unit/test_update_attacks.py"
-THREAT = "tests/unit/test_threat.py"
+DATA = "tests/attacks/test_data_attacks.py"
+UPDATE = "tests/attacks/test_update_attacks.py"
+THREAT = "tests/attacks/test_threat.py"
 ENGINES = "tests/contracts/test_engines.py"
-MODELS = "tests/unit/test_models.py"
-ROUND = "tests/unit/test_round.py"
-CONFIG = "tests/unit/test_config.py"
-RECORDS = "tests/unit/test_records.py"
-USERCODE = "tests/unit/test_usercode.py"
-RUNNING = "tests/unit/test_running.py"
-EVALUATION = "tests/unit/test_evaluation.py"
-SEEDING = "tests/unit/test_seeding.py"
-MORE = "tests/unit/test_more_rules.py"
-PIVOT = "tests/unit/test_pivot.py"
-TUNING = "tests/unit/test_tuning.py"
-FEDERATION = "tests/unit/test_federation.py"
-TRAINING = "tests/unit/test_training.py"
-SERVER = "tests/unit/test_server.py"
-DELIVERY = "tests/unit/test_delivery.py"
-WARM = "tests/unit/test_warm_start.py"
-NETS = "tests/unit/test_nets.py"
-PARTITIONS = "tests/unit/test_partitions.py"
-FETCH = "tests/unit/test_fetch.py"
-TABLES = "tests/unit/test_tables.py"
-PLANNING = "tests/unit/test_planning.py"
+MODELS = "tests/models/test_models.py"
+ROUND = "tests/test_round.py"
+CONFIG = "tests/config/test_config.py"
+RECORDS = "tests/runs/test_records.py"
+USERCODE = "tests/contract/test_usercode.py"
+RUNNING = "tests/runs/test_running.py"
+EVALUATION = "tests/measures/test_evaluation.py"
+SEEDING = "tests/common/test_seeding.py"
+MORE = "tests/defences/test_more_rules.py"
+PIVOT = "tests/report/test_pivot.py"
+TUNING = "tests/runs/test_tuning.py"
+FEDERATION = "tests/clients/test_federation.py"
+TRAINING = "tests/clients/test_training.py"
+SERVER = "tests/test_server.py"
+DELIVERY = "tests/clients/test_delivery.py"
+WARM = "tests/runs/test_warm_start.py"
+NETS = "tests/models/test_nets.py"
+PARTITIONS = "tests/data/test_partitions.py"
+FETCH = "tests/data/test_fetch.py"
+TABLES = "tests/data/test_tables.py"
+PLANNING = "tests/runs/test_planning.py"
 
 MUTANTS = [
     # (what the mistake is, file, text, its replacement, the tests that must fail)
-    ("Krum scores n − f − 1 neighbours", "aggregators/krum.py", "n - f - 2)]", "n - f - 1)]", RULES),
-    ("Krum counts the update among its neighbours", "aggregators/krum.py", ".fill_diagonal_(torch.inf)", "", RULES),
+    ("Krum scores n − f − 1 neighbours", "defences/aggregators/krum.py", "n - f - 2)]", "n - f - 1)]", RULES),
+    (
+        "Krum counts the update among its neighbours",
+        "defences/aggregators/krum.py",
+        ".fill_diagonal_(torch.inf)",
+        "",
+        RULES,
+    ),
     (
         "Krum on unsquared distances",
-        "aggregators/krum.py",
+        "defences/aggregators/krum.py",
         "squared_distances.clone()",
         "squared_distances.sqrt()",
         RULES,
     ),
-    ("Krum squares twice", "aggregators/krum.py", "squared_distances.clone()", "squared_distances.square()", RULES),
-    ("Krum takes an impossible (n, f)", "aggregators/krum.py", 'needs="n > 2*f + 2",\n', "", RULES),
-    ("Multi-Krum keeps n − 2f − 3", "aggregators/krum.py", "keep = n - f if", "keep = n - 2 * f - 3 if", RULES),
-    ("Multi-Krum keeps one", "aggregators/krum.py", "keep = n - f if", "keep = 1 if", RULES),
+    (
+        "Krum squares twice",
+        "defences/aggregators/krum.py",
+        "squared_distances.clone()",
+        "squared_distances.square()",
+        RULES,
+    ),
+    ("Krum takes an impossible (n, f)", "defences/aggregators/krum.py", 'needs="n > 2*f + 2",\n', "", RULES),
+    (
+        "Multi-Krum keeps n − 2f − 3",
+        "defences/aggregators/krum.py",
+        "keep = n - f if",
+        "keep = n - 2 * f - 3 if",
+        RULES,
+    ),
+    ("Multi-Krum keeps one", "defences/aggregators/krum.py", "keep = n - f if", "keep = 1 if", RULES),
     ("trimming by [f:-f]", "linalg/sorting.py", "values[cut : len(values) - cut]", "values[cut:-cut]", RULES),
     ("even medians take the lower middle", "linalg/sorting.py", "values[n // 2]", "values[(n - 1) // 2]", RULES),
     (
@@ -55,57 +73,57 @@ MUTANTS = [
         "(values[(n - 1) // 2] + values[n // 2]) / 2",
         f"{RULES} {CONTRACT}",
     ),
-    ("the mean weighs by size unasked", "aggregators/mean.py", '] = "uniform"', '] = "sizes"', RULES),
+    ("the mean weighs by size unasked", "defences/aggregators/mean.py", '] = "uniform"', '] = "sizes"', RULES),
     (
         "the geometric median stops early",
-        "aggregators/geometric_median.py",
+        "defences/aggregators/geometric_median.py",
         "_SETTLED = 1e-9",
         "_SETTLED = 1e-2",
         RULES,
     ),
     (
         "its smoothing ignores the updates' scale",
-        "aggregators/geometric_median.py",
+        "defences/aggregators/geometric_median.py",
         "clamp(min=smoothing * scale)",
         "clamp(min=0.1)",
         RULES,
     ),
     (
         "centered clipping adds up instead of averaging",
-        "aggregators/centered_clipping.py",
+        "defences/aggregators/centered_clipping.py",
         ".clamp(max=1) / n",
         ".clamp(max=1)",
         RULES,
     ),
     (
         "centered clipping starts from zero",
-        "aggregators/centered_clipping.py",
+        "defences/aggregators/centered_clipping.py",
         'references=("previous",)',
         'references=("origin",)',
         f"{RULES} {PRE}",
     ),
     (
         "NNM leaves the update itself out",
-        "preaggregators/nnm.py",
+        "defences/preaggregators/nnm.py",
         "fill_diagonal_(-1)",
         "fill_diagonal_(torch.inf)",
         PRE,
     ),
     (
         "bucketing draws with replacement",
-        "preaggregators/bucketing.py",
+        "defences/preaggregators/bucketing.py",
         "torch.randperm(n, generator=rng)",
         "torch.randint(n, (n,), generator=rng)",
         PRE,
     ),
     (
         "bucketing draws from the global generator",
-        "preaggregators/bucketing.py",
+        "defences/preaggregators/bucketing.py",
         "torch.randperm(n, generator=rng)",
         "torch.randperm(n)",
         f"{PRE} {CONTRACT}",
     ),
-    ("clipping forgets the origin", "preaggregators/clipping.py", 'references=("origin",),\n', "", PRE),
+    ("clipping forgets the origin", "defences/preaggregators/clipping.py", 'references=("origin",),\n', "", PRE),
     (
         "distances about the first row",
         "linalg/gram.py",
@@ -146,10 +164,10 @@ MUTANTS = [
     ),
     (
         "a rule may change its input",
-        "entry.py",
+        "contract/entry.py",
         "if [value._version for value in lent.values()] != before and",
         "if False and",
-        "tests/unit/test_breaches.py",
+        "tests/checking/test_breaches.py",
     ),
     (
         "pictures of a stack are made on the CPU, wherever it is trained",
@@ -167,10 +185,10 @@ MUTANTS = [
     ),
     (
         "a piece alone runs as its caller computes",
-        "parallel.py",
+        "common/parallel.py",
         "len(pieces) == 1 and _is_as_in_a_worker()",
         "len(pieces) == 1",
-        "tests/unit/test_parallel.py",
+        "tests/common/test_parallel.py",
     ),
     (
         "short rows that share a task are cut off",
@@ -188,30 +206,36 @@ MUTANTS = [
     ),
     (
         "pre-aggregators are listed and not called",
-        "defence.py",
+        "defences/defence.py",
         "rows = rows.mixed(",
         "(",
         f"{PRE} {DEFENCE}",
     ),
-    ("nothing is screened", "rows.py", "finite = torch.isfinite(norms)", "finite = shaped", DEFENCE),
-    ("f is not lowered by what was screened", "defence.py", "max(0, situation.f - screened)", "situation.f", DEFENCE),
+    ("nothing is screened", "defences/rows.py", "finite = torch.isfinite(norms)", "finite = shaped", DEFENCE),
+    (
+        "f is not lowered by what was screened",
+        "defences/defence.py",
+        "max(0, situation.f - screened)",
+        "situation.f",
+        DEFENCE,
+    ),
     (
         "the bound is checked on n before bucketing",
-        "defence.py",
+        "defences/defence.py",
         'n, merged = entry.count("rows", n, **options), entry.name',
         "merged = entry.name",
         DEFENCE,
     ),
     (
         "a broken aggregate is applied",
-        "defence.py",
+        "defences/defence.py",
         "if not torch.stack(made.aminmax()).isfinite().all():",
         "if False:",
         f"{DEFENCE} {ROUND}",
     ),
     (
         "label flip truncates its share",
-        "rounding.py",
+        "common/rounding.py",
         "return int(Decimal(repr(round(value, 9))).quantize(Decimal(1), rounding=ROUND_HALF_UP))",
         "return int(value)",
         f"{DATA} {CONFIG}",
@@ -270,15 +294,15 @@ MUTANTS = [
     ),
     (
         "attackers are the first clients",
-        "threat.py",
+        "attacks/threat.py",
         "return frozenset(stream.numpy().permutation(clients)[:malicious].tolist())",
         "return frozenset(range(malicious))",
         THREAT,
     ),
-    ("the attack never ends", "threat.py", "(self.end is None or round <= self.end)", "True", THREAT),
+    ("the attack never ends", "attacks/threat.py", "(self.end is None or round <= self.end)", "True", THREAT),
     (
         "benign is filled with what is not granted",
-        "threat.py",
+        "attacks/threat.py",
         '"all" in knows and len(scene.honest)',
         "len(scene.honest)",
         THREAT,
@@ -307,31 +331,31 @@ MUTANTS = [
     ),
     (
         "batch orders do not change from round to round",
-        "training.py",
+        "clients/training.py",
         '"batches", self.round, task.client',
         '"batches", 0, task.client',
         f"{ENGINES} {ROUND}",
     ),
     ("buffers change in silence", "models/vector.py", "    if changed:", "    if False:", MODELS),
-    ("the seed is forgotten by streams", "seeding.py", "[self.seed, PURPOSES", "[0, PURPOSES", SEEDING),
+    ("the seed is forgotten by streams", "common/seeding.py", "[self.seed, PURPOSES", "[0, PURPOSES", SEEDING),
     (
         "a resumed run starts without its memory",
-        "records.py",
+        "runs/records.py",
         'tensors["previous"], *map(memory, MEMORIES)',
         'torch.zeros_like(tensors["params"]), *map(memory, MEMORIES)',
         f"{RECORDS} {RUNNING}",
     ),
-    ("lines beyond the checkpoint stay", "records.py", "if len(written) > done:", "if False:", RECORDS),
+    ("lines beyond the checkpoint stay", "runs/records.py", "if len(written) > done:", "if False:", RECORDS),
     (
         "two settings share a folder",
-        "config.py",
+        "config/config.py",
         'for name in ("name", "workers"):',
         'for name in ("name", "workers", "server"):',
         CONFIG,
     ),
     (
         "f defaults to the population's attackers",
-        "config.py",
+        "config/config.py",
         "return half_up(self.malicious * self.clients.cohort / self.clients.count)",
         "return self.malicious",
         CONFIG,
@@ -345,7 +369,7 @@ MUTANTS = [
     ),
     (
         "rules are listed and the mean is taken",
-        "defence.py",
+        "defences/defence.py",
         "result, state = entry.call(supply, options), situation.state",
         "result, state = torch.full((rows.count,), 1 / rows.count), situation.state",
         RULES,
@@ -381,67 +405,67 @@ MUTANTS = [
     ),
     (
         "threads inside an operation come back",
-        "parallel.py",
+        "common/parallel.py",
         "    torch.set_num_threads(1)  # MKL",
         "    torch.set_num_threads(2)  # MKL",
-        "tests/unit/test_parallel.py",
+        "tests/common/test_parallel.py",
     ),
     (
         "mixed rows keep the old centre",
-        "rows.py",
+        "defences/rows.py",
         "gram = about(self._affine - self._affine[median_distances(rough).argmin()])",
         "gram = about(self._affine)",
         PRE,
     ),
     (
         "a user's function gets what is lent itself",
-        "entry.py",
+        "contract/entry.py",
         "lent = {word: value.clone() for word, value in lent.items()}",
         "lent = dict(lent)",
-        "tests/unit/test_breaches.py",
+        "tests/checking/test_breaches.py",
     ),
     (
         "a float64 row makes the model float64",
-        "defence.py",
+        "defences/defence.py",
         "updates[i].to(situation.params.dtype) for i",
         "updates[i] for i",
         f"{DEFENCE} {ROUND}",
     ),
-    ("Bulyan averages all that it chose", "aggregators/bulyan.py", "n - 4 * f)", "n - 2 * f)", MORE),
+    ("Bulyan averages all that it chose", "defences/aggregators/bulyan.py", "n - 4 * f)", "n - 2 * f)", MORE),
     (
         "Bulyan chooses at once",
-        "aggregators/bulyan.py",
+        "defences/aggregators/bulyan.py",
         "among = squared_distances[left][:, left]",
         "among = squared_distances[:len(left), :len(left)]",
         MORE,
     ),
     (
         "MeaMed is the mean around the mean",
-        "aggregators/meamed.py",
+        "defences/aggregators/meamed.py",
         "middle = middle_row(values)",
         "middle = values.mean(dim=0)",
         MORE,
     ),
-    ("MeaMed keeps n − 2f", "aggregators/meamed.py", "len(updates) - f)", "len(updates) - 2 * f)", MORE),
-    ("DnC does not centre", "aggregators/dnc.py", "centred -= centred.mean(dim=0)", "pass", MORE),
+    ("MeaMed keeps n − 2f", "defences/aggregators/meamed.py", "len(updates) - f)", "len(updates) - 2 * f)", MORE),
+    ("DnC does not centre", "defences/aggregators/dnc.py", "centred -= centred.mean(dim=0)", "pass", MORE),
     (
         "DnC takes the last iteration's word",
-        "aggregators/dnc.py",
+        "defences/aggregators/dnc.py",
         "stayed == stayed.max()",
         "stayed >= stayed.max() - 1",
         MORE,
     ),
     (
         "CGE drops the small ones",
-        "aggregators/cge.py",
+        "defences/aggregators/cge.py",
         "norms.argsort(stable=True)",
         "(-norms).argsort(stable=True)",
         MORE,
     ),
-    ("RLR's threshold is strict", "aggregators/signs.py", "agreement >= (", "agreement > (", MORE),
+    ("RLR's threshold is strict", "defences/aggregators/signs.py", "agreement >= (", "agreement > (", MORE),
     (
         "a sign vote is weighed by size",
-        "aggregators/signs.py",
+        "defences/aggregators/signs.py",
         "torch.sign(torch.sign(updates).sum(dim=0))",
         "torch.sign(updates.sum(dim=0))",
         MORE,
@@ -454,8 +478,14 @@ MUTANTS = [
         "turned = pl.col(VALIDATION[validated])",
         PIVOT,
     ),
-    ("tuning looks at the test set", "tuning.py", 'return f"validation_{self.metric}"', "return self.metric", TUNING),
-    ("tuning takes the worst", "tuning.py", "return max(self.scores", "return min(self.scores", TUNING),
+    (
+        "tuning looks at the test set",
+        "runs/tuning.py",
+        'return f"validation_{self.metric}"',
+        "return self.metric",
+        TUNING,
+    ),
+    ("tuning takes the worst", "runs/tuning.py", "return max(self.scores", "return min(self.scores", TUNING),
     ("the interval is a standard deviation", "report/pivot.py", " / math.sqrt(n)", "", PIVOT),
     (
         "the interval is normal, not Student's",
@@ -467,14 +497,14 @@ MUTANTS = [
     ("unlike runs are averaged", "report/pivot.py", "    if mixed:", "    if False:", PIVOT),
     (
         "validation samples are trained on",
-        "federation.py",
+        "clients/federation.py",
         "order[root : root + validation], order[root + validation :]",
         "order[root : root + validation], order[root:]",
         FEDERATION,
     ),
     (
         "held-out samples are trained on",
-        "federation.py",
+        "clients/federation.py",
         "return index[~held], index[held]",
         "return index, index[held]",
         FEDERATION,
@@ -486,24 +516,24 @@ MUTANTS = [
         "np.ones((count, 1), dtype=np.int64) if self.flip",
         FEDERATION,
     ),
-    ("attackers' accuracy counts as a client's", "simulation.py", "if i not in malicious]", "]", FEDERATION),
+    ("attackers' accuracy counts as a client's", "runs/simulation.py", "if i not in malicious]", "]", FEDERATION),
     (
         "the worst decile is the worst client",
-        "evaluation.py",
+        "measures/evaluation.py",
         "worst = sorted(values)[: -(-len(values) // 10)]",
         "worst = sorted(values)[:1]",
         FEDERATION,
     ),
     (
         "averaged momentum accumulates",
-        "training.py",
+        "clients/training.py",
         'share = 1 - self.beta if self.form == "average" else 1.0',
         "share = 1.0",
         TRAINING,
     ),
     (
         "a NaN stays in a client's momentum",
-        "training.py",
+        "clients/training.py",
         "rows = usable & torch.tensor(",
         "rows = torch.tensor(",
         TRAINING,
@@ -546,42 +576,42 @@ MUTANTS = [
     ),
     (
         "a late update never arrives",
-        "delivery.py",
+        "clients/delivery.py",
         'due = waiting["due"] <= round if waiting',
         'due = waiting["due"] < 0 if waiting',
         DELIVERY,
     ),
     (
         "an old update beats a new one",
-        "delivery.py",
+        "clients/delivery.py",
         'fresh = due & ~torch.isin(waiting["senders"], arrived.senders)',
         "fresh = due",
         DELIVERY,
     ),
     (
         "sybils do not jitter",
-        "threat.py",
+        "attacks/threat.py",
         "torch.addcmul(malicious[0], noise, jitter)",
         "malicious[0].expand_as(malicious)",
         THREAT,
     ),
     (
         "redrawn attackers are the fixed ones",
-        "threat.py",
+        "attacks/threat.py",
         'ids = self.fixed_ids if self.draw == "fixed" else self.draw_ids(stream,',
         'ids = self.fixed_ids if self.draw == "fixed" else self.draw_ids(stream._replace(round=0),',
         THREAT,
     ),
     (
         "a warm start is attacked",
-        "config.py",
+        "config/config.py",
         '"warm_start": None, "threat": ThreatConfig()}',
         '"warm_start": None}',
         WARM,
     ),
     (
         "a warm start's file is not in the hash",
-        "sections.py",
+        "config/sections.py",
         "fingerprint(file) if file and by_content(info) else file",
         "file",
         WARM,
@@ -638,26 +668,38 @@ MUTANTS = [
     ("lists of bytes are not scaled", "data/files.py", "numbers / 255 if", "numbers if", TABLES),
     (
         "an edited table keeps its runs",
-        "component.py",
+        "config/component.py",
         "options |= {k: fingerprint(options[k])",
         "options |= {k: options[k]",
         TABLES,
     ),
-    ("an edited table is not read anew", "simulation.py", "json.dumps(chosen.digests)", '""', USERCODE),
-    ("an edited rule runs its old code", "usercode.py", "if known and known.is_current():", "if known:", USERCODE),
-    ("a user's own modules do not count", "usercode.py", "        if digests:  #", "        if False:  #", USERCODE),
-    ("a new neighbour is not seen", "usercode.py", "return same and all(", "return all(", USERCODE),
+    ("an edited table is not read anew", "runs/simulation.py", "json.dumps(chosen.digests)", '""', USERCODE),
+    (
+        "an edited rule runs its old code",
+        "contract/usercode.py",
+        "if known and known.is_current():",
+        "if known:",
+        USERCODE,
+    ),
+    (
+        "a user's own modules do not count",
+        "contract/usercode.py",
+        "        if digests:  #",
+        "        if False:  #",
+        USERCODE,
+    ),
+    ("a new neighbour is not seen", "contract/usercode.py", "return same and all(", "return all(", USERCODE),
     (
         "what is installed counts",
-        "usercode.py",
+        "contract/usercode.py",
         '{"site-packages", "dist-packages"} & {*folder.parts}',
         "False",
         USERCODE,
     ),
-    ("a loader draws what it will", "simulation.py", ', Stream(0, "data"))', ")", USERCODE),
+    ("a loader draws what it will", "runs/simulation.py", ', Stream(0, "data"))', ")", USERCODE),
     ("a rule draws what it will", "round.py", "with world.defence.drawing(situation.stream):", "if True:", USERCODE),
-    ("modules draw what they will", "usercode.py", 'drawing_from(Stream(0, "code")), ', "", USERCODE),
-    ("blocks draw in any order", "defence.py", "if before and drawn() != before:", "if False:", USERCODE),
+    ("modules draw what they will", "contract/usercode.py", 'drawing_from(Stream(0, "code")), ', "", USERCODE),
+    ("blocks draw in any order", "defences/defence.py", "if before and drawn() != before:", "if False:", USERCODE),
     (
         "test rows are standardised by themselves",
         "data/tables.py",
@@ -668,17 +710,17 @@ MUTANTS = [
     ("spam's headers are left in", "data/text.py", '.partition("\\n\\n")[2].strip()', ".strip()", TABLES),
     (
         "cells of a seed differ in their batches",
-        "training.py",
+        "clients/training.py",
         'Stream(self.seed, "batches", self.round, task.client)',
         'Stream(self.seed + id(self) % 97, "batches", self.round, task.client)',
         f"{PLANNING} {ENGINES}",
     ),
-    ("--only is not heeded", "sweep.py", "if choice.has(run)}", "}", PLANNING),
+    ("--only is not heeded", "config/sweep.py", "if choice.has(run)}", "}", PLANNING),
     (
         "the root update is trained on a client's data",
-        "federation.py",
+        "clients/federation.py",
         "        if client == self.clients:\n            return self.root\n",
         "        client %= self.clients\n",
-        "tests/unit/test_root.py",
+        "tests/defences/test_root.py",
     ),
 ]

@@ -1,6 +1,6 @@
 """Mistakes in the kernels in C, and in when they are used."""
 
-KERNELS = "tests/unit/test_kernels.py"
+KERNELS = "tests/linalg/test_kernels.py"
 
 MUTANTS = [
     (

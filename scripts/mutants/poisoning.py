@@ -1,56 +1,56 @@
 """Mistakes about who poisons what, frozen layers and bfloat16."""
 
-POISONING = "tests/unit/test_poisoning.py"
+POISONING = "tests/attacks/test_poisoning.py"
 ENGINES = "tests/contracts/test_engines.py -k bfloat16"
 
 MUTANTS = [
     # (what the mistake is, file, text, its replacement, the tests that must fail)
     (
         "an outsider's clients count as malicious for f",
-        "config.py",
+        "config/config.py",
         'return 0 if self.threat.actor == "data" else self.expected_malicious',
         "return self.expected_malicious",
         POISONING,
     ),
     (
         "an outsider's clients are left out of the clients' accuracy",
-        "simulation.py",
+        "runs/simulation.py",
         'threat.fixed_ids if threat.actor == "client" else frozenset[int]()',
         "threat.fixed_ids",
         POISONING,
     ),
     (
         "an outsider may send updates",
-        "sections.py",
+        "config/sections.py",
         'for name in ("update", "sybils") if',
         'for name in ("sybils",) if',
         POISONING,
     ),
     (
         "attackers know their ids, not their turn",
-        "poisoning.py",
+        "attacks/poisoning.py",
         "self.attackers.index(client) if",
         "client if",
         POISONING,
     ),
     (
         "the attacker's net is not trained",
-        "poisoning.py",
+        "attacks/poisoning.py",
         "        if self.epochs:\n",
         "        if False:\n",
         POISONING,
     ),
-    ("the attacker's net keeps training", "poisoning.py", "else own).eval()", "else own)", POISONING),
+    ("the attacker's net keeps training", "attacks/poisoning.py", "else own).eval()", "else own)", POISONING),
     (
         "test samples do not pass the frozen front",
-        "simulation.py",
+        "runs/simulation.py",
         "found.through(front) if found else None",
         "found",
         POISONING,
     ),
     (
         "new last layers are the old ones",
-        "simulation.py",
+        "runs/simulation.py",
         "cold[-len(params) :] if warm.fresh else params",
         "params",
         POISONING,
@@ -78,14 +78,14 @@ MUTANTS = [
     ),
     (
         "the source's recall is the target's success",
-        "evaluation.py",
+        "measures/evaluation.py",
         "source_recall=float((predicted == aim.labels)",
         "source_recall=float((predicted == aim.wanted)",
         POISONING,
     ),
     (
         "how much is frozen is no part of the hash",
-        "config.py",
+        "config/config.py",
         'for name in ("name", "workers"):',
         'table.get("warm_start", {}).pop("train_last", None)\n        for name in ("name", "workers"):',
         POISONING,
@@ -93,9 +93,9 @@ MUTANTS = [
     ("bfloat16 is float32", "engines/layers.py", "values.bfloat16() if self.half else values", "values", ENGINES),
     (
         "lost clients are no part of the hash",
-        "config.py",
+        "config/config.py",
         'options.get("lost") == "event"]',
         "False]",
-        "tests/unit/test_flower_engine.py -k transport",
+        "tests/engines/test_flower_engine.py -k transport",
     ),
 ]

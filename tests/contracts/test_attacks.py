@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 
 import fedpoison
-from fedpoison import dataset, model, parallel
-from fedpoison.config import parse
+from fedpoison import dataset, model
+from fedpoison.common import parallel
+from fedpoison.common.seeding import Stream
+from fedpoison.config.config import parse
+from fedpoison.contract.entry import Entry, goal_of
+from fedpoison.contract.lookup import entries
+from fedpoison.contract.vocabulary import GOALS, SAMPLES, Record
 from fedpoison.data import Dataset
-from fedpoison.entry import Entry, goal_of
-from fedpoison.lookup import entries
 from fedpoison.round import play
-from fedpoison.seeding import Stream
-from fedpoison.simulation import build
+from fedpoison.runs.simulation import build
 from fedpoison.types import Verdict
-from fedpoison.vocabulary import GOALS, SAMPLES, Record
 
 ROOT = Path(__file__).parents[2]
 UPDATE_ATTACKS, DATA_ATTACKS = entries("update_attack").values(), entries("data_attack").values()

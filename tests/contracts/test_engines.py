@@ -14,19 +14,20 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fedpoison import data_attack, parallel, partition
+from fedpoison import data_attack, partition
+from fedpoison.attacks.poisoning import Poison
+from fedpoison.clients.federation import Federation, Shard
+from fedpoison.clients.training import Engine, Local, Plan, Task, batches, train_client
+from fedpoison.common import parallel
+from fedpoison.common.seeding import Stream
+from fedpoison.contract.lookup import entries, find
 from fedpoison.data import Dataset
 from fedpoison.data.augment import Augment
 from fedpoison.engines.batched import Place, _batches_of, _train_stack
 from fedpoison.engines.stackable import net_of
-from fedpoison.federation import Federation, Shard
-from fedpoison.lookup import entries, find
 from fedpoison.models.dropout import with_streams
 from fedpoison.models.inputs import Normalise
 from fedpoison.models.vector import flatten, load
-from fedpoison.poisoning import Poison
-from fedpoison.seeding import Stream
-from fedpoison.training import Engine, Local, Plan, Task, batches, train_client
 
 ENGINES = list(entries("engine"))
 CLASSES, CLIENTS, ROUND, SEED = 3, 5, 2, 5

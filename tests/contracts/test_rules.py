@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedpoison import Verdict, aggregate, aggregator, check, parallel
+from fedpoison import Verdict, aggregate, aggregator, check
 from fedpoison.checking import CONTRACTS, Subject
 from fedpoison.checking.limits import moved, placements, reach
-from fedpoison.entry import Entry
-from fedpoison.lookup import entries
+from fedpoison.common import parallel
+from fedpoison.contract.entry import Entry
+from fedpoison.contract.lookup import entries
+from fedpoison.contract.vocabulary import CLAIMS, REFERENCES
 from fedpoison.types import Update, Updates
-from fedpoison.vocabulary import CLAIMS, REFERENCES
 
 ROOT = Path(__file__).parents[2]
 RULES, STEPS = entries("aggregator").values(), entries("preaggregator").values()

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from fedpoison.lookup import entries
+from fedpoison.contract.lookup import entries
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden"

@@ -9,14 +9,14 @@ from torch.nn.functional import cross_entropy
 from fedpoison.attacks.data.perturbing import pgd, within_linf
 from fedpoison.attacks.data.relabelling import draw
 from fedpoison.attacks.data.victims import aim_at_nothing
-from fedpoison.registry import data_attack
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Count, Images, Labels, Share
 
 
 @data_attack(
     paper="arXiv:2106.10807",
     source="secondary: the authors' code",
-    evidence="tests/unit/test_clean_label.py::test_adversarial_poison_is_taken_for_the_next_class",
+    evidence="tests/attacks/test_clean_label.py::test_adversarial_poison_is_taken_for_the_next_class",
     goal="availability",
     samples=("pictures",),
     aim=aim_at_nothing,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 
 from fedpoison.attacks.data.relabelling import missing, plant, wanted
-from fedpoison.registry import data_attack
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Count, Images, Labels, Planted, Share
 
 Position = Literal["top_left", "top_right", "bottom_left", "bottom_right"] | list[int]
@@ -64,7 +64,7 @@ def _aim(
 @data_attack(
     paper="arXiv:1708.06733",
     source="secondary: the square patch with one target, as the field uses it",
-    evidence="tests/unit/test_data_attacks.py::test_badnets_stamps_and_relabels",
+    evidence="tests/attacks/test_data_attacks.py::test_badnets_stamps_and_relabels",
     goal="backdoor",
     samples=("pictures",),
     aim=_aim,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from fedpoison.attacks.data.relabelling import missing, plant, wanted
-from fedpoison.registry import data_attack
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Images, Labels, Planted, Seed, Share
 
 
@@ -29,7 +29,7 @@ def _aim(
 @data_attack(
     paper="arXiv:1712.05526",
     source="secondary: the blend and its ratio of 0.2 as later papers and frameworks quote them",
-    evidence="tests/unit/test_backdoors.py::test_blended_mixes_every_pixel_with_one_pattern",
+    evidence="tests/attacks/test_backdoors.py::test_blended_mixes_every_pixel_with_one_pattern",
     goal="backdoor",
     samples=("pictures",),
     aim=_aim,

@@ -9,7 +9,7 @@ from fedpoison.attacks.data.features import features
 from fedpoison.attacks.data.perturbing import adam, within_linf
 from fedpoison.attacks.data.relabelling import draw
 from fedpoison.attacks.data.victims import Place, aim_at_one, check_classes
-from fedpoison.registry import data_attack
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Count, Images, Labels, Positive, Share, Victims
 
 
@@ -21,7 +21,7 @@ def off_centre(net: nn.Module, pictures: Images, goal: Tensor) -> Tensor:
 @data_attack(
     paper="arXiv:2005.00191",
     source="secondary: the authors' code, which has the norm itself where the paper has its square",
-    evidence="tests/unit/test_clean_label.py::test_bullseye_polytope_has_its_mean_at_the_victims_features",
+    evidence="tests/attacks/test_clean_label.py::test_bullseye_polytope_has_its_mean_at_the_victims_features",
     goal="targeted",
     samples=("pictures",),
     aim=aim_at_one,

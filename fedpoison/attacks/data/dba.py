@@ -7,7 +7,7 @@ import torch
 from annotated_types import Ge
 
 from fedpoison.attacks.data.relabelling import missing, plant, wanted
-from fedpoison.registry import data_attack
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Count, Images, Labels, Planted, Share
 
 Distance = Annotated[int, Ge(0)]
@@ -41,7 +41,7 @@ def _aim(
 @data_attack(
     paper="Xie et al. 2020, DBA: Distributed Backdoor Attacks against Federated Learning, ICLR",
     source="secondary: the authors' code (image_helper.py, utils/mnist_params.yaml)",
-    evidence="tests/unit/test_backdoors.py::test_dba_gives_each_attacker_a_bar_and_shows_all_four",
+    evidence="tests/attacks/test_backdoors.py::test_dba_gives_each_attacker_a_bar_and_shows_all_four",
     goal="backdoor",
     samples=("pictures",),
     aim=_aim,

@@ -9,7 +9,7 @@ from fedpoison.attacks.data.features import features
 from fedpoison.attacks.data.perturbing import gradient
 from fedpoison.attacks.data.relabelling import draw
 from fedpoison.attacks.data.victims import Place, aim_at_one, check_classes
-from fedpoison.registry import data_attack
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Count, Images, Labels, NotNegative, Positive, Share, Victims
 
 
@@ -48,7 +48,7 @@ def collide(net: nn.Module, bases: Images, victim: Victims, beta: float, lr: flo
 @data_attack(
     paper="arXiv:1804.00792",
     source="secondary: two public implementations, the benchmark of arXiv:2006.12557 among them",
-    evidence="tests/unit/test_clean_label.py::test_feature_collision_reaches_the_victims_features_near_the_base",
+    evidence="tests/attacks/test_clean_label.py::test_feature_collision_reaches_the_victims_features_near_the_base",
     goal="targeted",
     samples=("pictures",),
     aim=aim_at_one,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fedpoison.attacks.data.relabelling import missing, plant, wanted
-from fedpoison.registry import data_attack
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Images, Labels, Share
 
 
@@ -41,7 +41,7 @@ def _aim(
 @data_attack(
     paper="arXiv:2311.07550",
     source="secondary: the abstract; DBA's authors' code for LOAN, which sets features far out of range",
-    evidence="tests/unit/test_backdoors.py::test_a_feature_trigger_sets_the_features_and_nothing_else",
+    evidence="tests/attacks/test_backdoors.py::test_a_feature_trigger_sets_the_features_and_nothing_else",
     goal="backdoor",
     samples=("rows",),
     aim=_aim,

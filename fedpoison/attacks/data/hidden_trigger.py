@@ -10,7 +10,7 @@ from fedpoison.attacks.data.features import features
 from fedpoison.attacks.data.perturbing import gradient, within_linf
 from fedpoison.attacks.data.relabelling import draw
 from fedpoison.attacks.data.victims import check_classes
-from fedpoison.registry import data_attack
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Count, Images, Labels, Positive, Share
 
 
@@ -56,7 +56,7 @@ def _aim(
 @data_attack(
     paper="arXiv:1910.00033",
     source="secondary: the authors' code, with rand_loc = false",
-    evidence="tests/unit/test_clean_label.py::test_hidden_trigger_reaches_the_features_of_patched_sources",
+    evidence="tests/attacks/test_clean_label.py::test_hidden_trigger_reaches_the_features_of_patched_sources",
     goal="backdoor",
     samples=("pictures",),
     aim=_aim,

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from fedpoison.attacks.data.perturbing import pgd, within_l2, within_linf
 from fedpoison.attacks.data.relabelling import draw, missing, wanted
-from fedpoison.registry import data_attack
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Count, Images, Labels, NotNegative, Planted, Share, Stamp
 
 Corners = Literal["bottom_right", "all"]
@@ -55,7 +55,7 @@ def _aim(
 @data_attack(
     paper="arXiv:1912.02771",
     source="secondary: the authors' code (trigger, choice of samples) and its description (perturbation)",
-    evidence="tests/unit/test_clean_label.py::test_label_consistent_samples_are_harder_and_carry_the_trigger",
+    evidence="tests/attacks/test_clean_label.py::test_label_consistent_samples_are_harder_and_carry_the_trigger",
     goal="backdoor",
     samples=("pictures",),
     aim=_aim,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fedpoison.attacks.data.relabelling import draw, missing
-from fedpoison.registry import data_attack
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Images, Labels, Share
 
 Source = int | list[int] | Literal["all"]
@@ -51,7 +51,7 @@ def _goal(*, source: Source, target: Target, share: float) -> str:
 @data_attack(
     paper="arXiv:2007.08432",
     source="secondary: the authors' code (source to target)",
-    evidence="tests/unit/test_data_attacks.py::test_label_flip_flips_just_the_source",
+    evidence="tests/attacks/test_data_attacks.py::test_label_flip_flips_just_the_source",
     goal=_goal,
     aim=_aim,
     check=_check,

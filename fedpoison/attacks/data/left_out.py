@@ -1,6 +1,6 @@
 """Attacks on data that the field has and this package has not: `fedpoison list` says so, with what is missing."""
 
-from fedpoison.registry import leave_out
+from fedpoison.contract.registry import leave_out
 
 leave_out(
     "data_attack",

@@ -4,14 +4,14 @@ import torch
 
 from fedpoison.attacks.data.relabelling import draw
 from fedpoison.attacks.data.victims import aim_at_nothing
-from fedpoison.registry import data_attack
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Images, Labels, NotNegative, Share
 
 
 @data_attack(
     paper="arXiv:1909.05125",
     source="secondary: recalled, its noisy clients",
-    evidence="tests/unit/test_clean_label.py::test_noise_is_uniform_and_cut_off",
+    evidence="tests/attacks/test_clean_label.py::test_noise_is_uniform_and_cut_off",
     goal="availability",
     samples=("pictures",),
     aim=aim_at_nothing,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fedpoison.rounding import half_up
+from fedpoison.common.rounding import half_up
 from fedpoison.types import Images, Labels, Planted, Stamp
 
 

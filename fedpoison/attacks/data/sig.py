@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fedpoison.attacks.data.relabelling import draw, missing, wanted
-from fedpoison.registry import data_attack
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Images, Labels, Planted, Positive, Share, Stamp
 
 
@@ -34,7 +34,7 @@ def _aim(
 @data_attack(
     paper="arXiv:1902.11237",
     source="secondary: the abstract, and the signal with Δ = 20 of 255 and f = 6 in BackdoorBench's code",
-    evidence="tests/unit/test_backdoors.py::test_sig_adds_a_sinusoid_to_the_target_class_alone",
+    evidence="tests/attacks/test_backdoors.py::test_sig_adds_a_sinusoid_to_the_target_class_alone",
     goal="backdoor",
     samples=("pictures",),
     aim=_aim,

@@ -5,15 +5,15 @@ from functools import partial
 import torch
 
 from fedpoison.attacks.data.victims import Place, aim_at_one, check_classes
-from fedpoison.registry import data_attack
-from fedpoison.rounding import half_up
+from fedpoison.common.rounding import half_up
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Images, Labels, Share, Victims
 
 
 @data_attack(
     paper="arXiv:2006.14026",
     source="secondary: label flips on the subpopulation of a chosen sample, as the abstract has them",
-    evidence="tests/unit/test_data_attacks.py::test_targeted_flip_flips_the_nearest_of_the_source",
+    evidence="tests/attacks/test_data_attacks.py::test_targeted_flip_flips_the_nearest_of_the_source",
     goal="targeted",
     samples=("pictures", "rows"),
     aim=aim_at_one,

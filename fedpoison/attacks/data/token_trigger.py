@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 
 from fedpoison.attacks.data.relabelling import missing, plant, wanted
-from fedpoison.registry import data_attack
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Images, Labels, Share
 
 Place = Literal["start", "middle", "end", "random"]
@@ -45,7 +45,7 @@ def _aim(
 @data_attack(
     paper="arXiv:1905.12457",
     source="secondary: the abstract; start, middle and end after the summary of BadNL (arXiv:2006.01043)",
-    evidence="tests/unit/test_backdoors.py::test_a_token_trigger_is_put_in_and_the_beginning_makes_room",
+    evidence="tests/attacks/test_backdoors.py::test_a_token_trigger_is_put_in_and_the_beginning_makes_room",
     goal="backdoor",
     samples=("tokens",),
     aim=_aim,

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
 from fedpoison.attacks.data.relabelling import draw, missing, plant, wanted
-from fedpoison.registry import data_attack
-from fedpoison.rounding import half_up
+from fedpoison.common.rounding import half_up
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Count, Images, Labels, NotNegative, Planted, Seed, Share, Stamp
 
 
@@ -49,7 +49,7 @@ def _aim(
 @data_attack(
     paper="arXiv:2102.10369",
     source="secondary: the authors' code (train.py, config.py)",
-    evidence="tests/unit/test_backdoors.py::test_wanet_takes_each_pixel_from_where_the_field_says",
+    evidence="tests/attacks/test_backdoors.py::test_wanet_takes_each_pixel_from_where_the_field_says",
     goal="backdoor",
     samples=("pictures",),
     aim=_aim,

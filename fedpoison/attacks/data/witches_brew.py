@@ -9,7 +9,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from fedpoison.attacks.data.perturbing import adam, within_linf
 from fedpoison.attacks.data.relabelling import draw
 from fedpoison.attacks.data.victims import Place, aim_at_one, check_classes
-from fedpoison.registry import data_attack
+from fedpoison.contract.registry import data_attack
 from fedpoison.types import Count, Images, Labels, Positive, Share, Victims
 
 DECAYS = (3 / 8, 5 / 8, 7 / 8)
@@ -30,7 +30,7 @@ def mismatch(net: nn.Module, pictures: Images, labels: Labels, wanted: Tensor) -
 @data_attack(
     paper="arXiv:2009.02276",
     source="secondary: the authors' code",
-    evidence="tests/unit/test_clean_label.py::test_witches_brew_matches_gradients",
+    evidence="tests/attacks/test_clean_label.py::test_witches_brew_matches_gradients",
     goal="targeted",
     samples=("pictures",),
     aim=aim_at_one,

@@ -4,8 +4,8 @@ import math
 
 import torch
 
+from fedpoison.contract.registry import update_attack
 from fedpoison.linalg.blocks import by_columns
-from fedpoison.registry import update_attack
 from fedpoison.types import Crafted, Update, Updates
 
 
@@ -31,7 +31,7 @@ def _harmless(n: int, n_malicious: int, benign: int, *, z: float | None) -> str 
 @update_attack(
     paper="arXiv:1902.06156",
     source="secondary: code of later papers; z as its published values settle it",
-    evidence="tests/unit/test_update_attacks.py::test_alie_equals_the_papers_numbers",
+    evidence="tests/attacks/test_update_attacks.py::test_alie_equals_the_papers_numbers",
     harmless=_harmless,
 )
 def alie(benign: Updates, n_malicious: int, n: int, *, z: float | None = None) -> Crafted:

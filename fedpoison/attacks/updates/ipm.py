@@ -1,13 +1,13 @@
 """Inner-product manipulation."""
 
-from fedpoison.registry import update_attack
+from fedpoison.contract.registry import update_attack
 from fedpoison.types import Crafted, Updates
 
 
 @update_attack(
     paper="arXiv:1903.03936",
     source="secondary: the code of a later paper's authors",
-    evidence="tests/unit/test_update_attacks.py::test_ipm_turns_the_mean_round_only_beyond_its_bound",
+    evidence="tests/attacks/test_update_attacks.py::test_ipm_turns_the_mean_round_only_beyond_its_bound",
 )
 def ipm(benign: Updates, n_malicious: int, *, epsilon: float = 0.5) -> Crafted:
     """Inner-product manipulation: −epsilon times the honest mean.

@@ -4,10 +4,10 @@ from typing import Literal
 
 import torch
 
+from fedpoison.common.parallel import in_parallel
+from fedpoison.contract.registry import update_attack
 from fedpoison.linalg.blocks import by_columns, column_blocks
 from fedpoison.linalg.gram import geometry
-from fedpoison.parallel import in_parallel
-from fedpoison.registry import update_attack
 from fedpoison.types import Crafted, Update, Updates
 
 Direction = Literal["std", "unit", "sign"]
@@ -20,7 +20,7 @@ def _harmless(n: int, n_malicious: int, benign: int, *, direction: Direction) ->
 @update_attack(
     paper="Shejwalkar and Houmansadr, NDSS 2021",
     source="secondary: later papers, which agree",
-    evidence="tests/unit/test_update_attacks.py::test_min_max_goes_as_far_as_its_bound_lets_it",
+    evidence="tests/attacks/test_update_attacks.py::test_min_max_goes_as_far_as_its_bound_lets_it",
     harmless=_harmless,
 )
 def min_max(benign: Updates, n_malicious: int, *, direction: Direction = "std") -> Crafted:
@@ -44,7 +44,7 @@ def min_max(benign: Updates, n_malicious: int, *, direction: Direction = "std") 
 @update_attack(
     paper="Shejwalkar and Houmansadr, NDSS 2021",
     source="secondary: later papers, which agree",
-    evidence="tests/unit/test_update_attacks.py::test_min_sum_goes_as_far_as_its_bound_lets_it",
+    evidence="tests/attacks/test_update_attacks.py::test_min_sum_goes_as_far_as_its_bound_lets_it",
     harmless=_harmless,
 )
 def min_sum(benign: Updates, n_malicious: int, *, direction: Direction = "std") -> Crafted:

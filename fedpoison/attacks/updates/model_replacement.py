@@ -1,13 +1,13 @@
 """Model replacement."""
 
-from fedpoison.registry import update_attack
+from fedpoison.contract.registry import update_attack
 from fedpoison.types import Crafted, Malicious
 
 
 @update_attack(
     paper="arXiv:1807.00459",
     source="secondary: the authors' code (L = γX − (γ − 1)G)",
-    evidence="tests/unit/test_update_attacks.py::test_model_replacement_replaces_the_model",
+    evidence="tests/attacks/test_update_attacks.py::test_model_replacement_replaces_the_model",
 )
 def model_replacement(
     own: Malicious, n_malicious: int, n: int, server_lr: float, *, scale: float | None = None

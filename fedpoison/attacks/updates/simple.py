@@ -2,14 +2,14 @@
 
 import torch
 
-from fedpoison.registry import update_attack
+from fedpoison.contract.registry import update_attack
 from fedpoison.types import Crafted, Malicious, NotNegative, Params
 
 
 @update_attack(
     paper="arXiv:2006.09365",
     source="read: first version, experiments: attackers send the negated gradient",
-    evidence="tests/unit/test_update_attacks.py::test_sign_flip_shrinks_the_mean",
+    evidence="tests/attacks/test_update_attacks.py::test_sign_flip_shrinks_the_mean",
 )
 def sign_flip(own: Malicious, *, scale: float = 1.0) -> Malicious:
     """Send the own update with its sign turned, times `scale`.
@@ -22,7 +22,7 @@ def sign_flip(own: Malicious, *, scale: float = 1.0) -> Malicious:
 @update_attack(
     paper="Blanchard et al., NeurIPS 2017",
     source="secondary: restated in arXiv:2006.09365v1 (read there) with a deviation of 200",
-    evidence="tests/unit/test_update_attacks.py::test_gaussian_has_the_asked_deviation",
+    evidence="tests/attacks/test_update_attacks.py::test_gaussian_has_the_asked_deviation",
 )
 def gaussian(n_malicious: int, params: Params, rng: torch.Generator, *, std: NotNegative = 0.5) -> Crafted:
     """Send noise: every coordinate is drawn from N(0, std²).
@@ -36,7 +36,7 @@ def gaussian(n_malicious: int, params: Params, rng: torch.Generator, *, std: Not
 
 @update_attack(
     source="secondary: a client that crashes or means to crash the server",
-    evidence="tests/unit/test_round.py::test_nan_costs_the_sender_only",
+    evidence="tests/test_round.py::test_nan_costs_the_sender_only",
 )
 def nan(n_malicious: int, params: Params) -> Crafted:
     """Send NaN in every coordinate; one such update turns an unscreened average into NaN."""

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from fedpoison.common.rounding import half_up
+from fedpoison.contract.registry import partition
 from fedpoison.data.partitions.common import Indices, check
-from fedpoison.registry import partition
-from fedpoison.rounding import half_up
 from fedpoison.types import Count, Share
 
 

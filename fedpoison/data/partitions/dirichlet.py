@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from fedpoison.contract.registry import partition
 from fedpoison.data.partitions.common import Indices, check, enough
-from fedpoison.registry import partition
 from fedpoison.types import Count, Positive
 
 

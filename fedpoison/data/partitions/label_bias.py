@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from fedpoison.contract.registry import partition
 from fedpoison.data.partitions.common import Indices, check
-from fedpoison.registry import partition
 from fedpoison.types import Share
 
 

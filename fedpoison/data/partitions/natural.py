@@ -4,8 +4,8 @@ from typing import Literal
 
 import numpy as np
 
+from fedpoison.contract.registry import partition
 from fedpoison.data.partitions.common import Indices
-from fedpoison.registry import partition
 
 
 @partition()

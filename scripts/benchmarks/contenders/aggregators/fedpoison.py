@@ -9,7 +9,7 @@ sys.path.pop(0)  # or this file would be found as the package
 import torch
 
 from fedpoison import aggregate
-from fedpoison.parallel import available_cores
+from fedpoison.common.parallel import available_cores
 
 task = Task()
 

@@ -15,8 +15,8 @@ task = json.loads((folder / "task.json").read_text())
 if hasattr(os, "sched_setaffinity"):  # before torch counts the cores
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: task["cores"]])
 
-from fedpoison.simulation import build, simulate  # noqa: E402
-from fedpoison.sweep import load  # noqa: E402
+from fedpoison.config.sweep import load  # noqa: E402
+from fedpoison.runs.simulation import build, simulate  # noqa: E402
 
 HERE = Path(__file__).parent
 

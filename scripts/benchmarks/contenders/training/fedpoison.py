@@ -9,14 +9,14 @@ sys.path.pop(0)  # or this file would be found as the package
 import numpy as np
 import torch
 
-from fedpoison import parallel
+from fedpoison.clients.federation import Federation
+from fedpoison.clients.training import Local, Plan, Task
+from fedpoison.common import parallel
+from fedpoison.common.seeding import Stream
+from fedpoison.contract.lookup import find
+from fedpoison.contract.registry import partition
 from fedpoison.data import Dataset
-from fedpoison.defence import Defence, Situation
-from fedpoison.federation import Federation
-from fedpoison.lookup import find
-from fedpoison.registry import partition
-from fedpoison.seeding import Stream
-from fedpoison.training import Local, Plan, Task
+from fedpoison.defences.defence import Defence, Situation
 
 
 @partition()

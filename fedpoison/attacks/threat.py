@@ -1,0 +1,166 @@
+"""Who is malicious, when, and what it knows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fedpoison.common.seeding import Stream
+from fedpoison.contract.entry import Step
+from fedpoison.contract.results import as_tensor, unpack
+from fedpoison.linalg.blocks import row_norms
+from fedpoison.types import ClientIds, Event, Honest, Malicious, Params, Twins, Update, Verdict
+
+Knowledge = Literal["colluders", "all", "defence"]
+Actor = Literal["client", "data"]
+Draw = Literal["fixed", "per_cohort", "per_round"]
+
+
+def check_knowledge(update: Step | None, knows: tuple[Knowledge, ...]) -> list[str]:
+    """What the attack's signature asks for and [threat] knows does not grant."""
+    if update is None:
+        return []
+    entry, _ = update
+    problems = []
+    if "benign" in entry.asks and not {"colluders", "all"} & set(knows):
+        problems.append(f'{entry.name} asks for benign updates: threat.knows must hold "colluders" or "all"')
+    if "defend" in entry.asks and "defence" not in knows:
+        problems.append(f'{entry.name} asks for the defence: threat.knows must hold "defence"')
+    return problems
+
+
+@dataclass(frozen=True)
+class Threat:
+    """The malicious share of a federation of `clients`.
+
+    `malicious`: a count, of the population if `draw` is "fixed" (the same clients all along, at random ids) or
+    "per_round" (drawn anew for each round), of each cohort if it is "per_cohort". The attack is on in the rounds
+    `at`, or else in rounds start, start + every, … up to end. `sybils`: all attackers send what the first of them
+    would, each with noise of this share of its norm. `actor`: whether they are malicious or an outsider poisons their
+    data, which is all that is done then.
+    """
+
+    malicious: int
+    draw: Draw
+    knows: tuple[Knowledge, ...]
+    data: Step | None = None
+    update: Step | None = None
+    start: int = 1
+    end: int | None = None
+    every: int = 1
+    at: tuple[int, ...] = ()
+    clients: int = 0
+    sybils: float | None = None
+    fixed_ids: frozenset[int] = field(default=frozenset())
+    actor: Actor = "client"
+
+    @staticmethod
+    def draw_ids(stream: Stream, clients: int, malicious: int) -> frozenset[int]:
+        """The ids of a set of attackers, anywhere in the population; of one stream, fewer are among more."""
+        return frozenset(stream.numpy().permutation(clients)[:malicious].tolist())
+
+    def active(self, round: int) -> bool:
+        """Whether the attack is on in this round."""
+        if self.at:
+            return round in self.at
+        since = round - self.start
+        return since >= 0 and since % self.every == 0 and (self.end is None or round <= self.end)
+
+    def among(self, cohort: ClientIds, seed: int, round: int) -> Tensor:
+        """Which of the cohort are malicious in this round: a mask [n]; nobody when the attack is off."""
+        mask = torch.zeros(len(cohort), dtype=torch.bool)
+        if not self.active(round) or (self.data is None and self.update is None):
+            return mask
+        stream = Stream(seed, "malicious", round)
+        if self.draw == "per_cohort":
+            mask[list(self.draw_ids(stream, len(cohort), self.malicious))] = True
+            return mask
+        ids = self.fixed_ids if self.draw == "fixed" else self.draw_ids(stream, self.clients, self.malicious)
+        return torch.tensor([i in ids for i in cohort.tolist()], dtype=torch.bool)
+
+    def as_sybils(self, malicious: Tensor, stream: Stream) -> Tensor:
+        """What the attackers send if they are one actor's many clients; what is no matrix stays as it is."""
+        if self.sybils is None or malicious.dim() != 2 or not malicious.is_floating_point():
+            return malicious
+        noise = torch.randn(malicious.shape, generator=stream.torch(), dtype=malicious.dtype)
+        noise /= torch.linalg.vector_norm(noise, dim=1, keepdim=True)
+        jitter = self.sybils * torch.linalg.vector_norm(malicious[0])
+        return torch.addcmul(malicious[0], noise, jitter)
+
+    def needs_own(self) -> bool:
+        """Whether anybody looks at what the attackers' training gives."""
+        return self.update is None or "own" in self.update[0].asks
+
+    def needs_twins(self, honest: int) -> bool:
+        """Whether attackers train as honest clients too, because they can look at no other honest update."""
+        asked = self.update is not None and "benign" in self.update[0].asks
+        return asked and ("all" not in self.knows or not honest)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the attackers find in a round, before [threat] knows cuts it down."""
+
+    honest: Honest
+    twins: Twins
+    own: Malicious
+    n_malicious: int
+    n: int
+    params: Params
+    previous: Update
+    server_lr: float
+    defend: Callable[[Tensor], Verdict] | None
+    stream: Stream
+    state: dict[str, Tensor]
+
+
+def finite(updates: Tensor) -> Tensor:
+    """Those of the updates [n, d] that a server does not set aside, as they are if that is all of them."""
+    kept = torch.isfinite(row_norms(updates))
+    return updates if kept.all() else updates[kept]
+
+
+def craft_with(step: Step, knows: tuple[Knowledge, ...], scene: Scene) -> tuple[Tensor, dict[str, Tensor], list[Event]]:
+    """The malicious updates, the attack's memory, and remarks on it.
+
+    Attackers are shown honest updates that a server would keep, finite ones; where they ask for some and there is none
+    they send NaN.
+    """
+    entry, options = step
+    events: list[Event] = []
+    benign = scene.honest if "all" in knows and len(scene.honest) else scene.twins
+    if "benign" in entry.asks:
+        benign = finite(benign)
+        if not len(benign):
+            what = f"{entry.name}: no honest update that the attackers know is finite, and they send NaN"
+            nothing = scene.params.new_full((scene.n_malicious, len(scene.params)), torch.nan)
+            return nothing, scene.state, [Event("attack", detail=what)]
+    if said := entry.without_effect(scene.n, scene.n_malicious, len(benign), options):
+        events.append(Event("attack", detail=said))
+
+    def defend(tried: Any) -> Verdict:
+        n, d = scene.n, len(scene.params)
+        if not (isinstance(tried, Tensor) and tried.dim() == 2 and len(tried) == n and d in (0, tried.shape[1])):
+            given = tuple(tried.shape) if isinstance(tried, Tensor) else f"a {type(tried).__name__}"
+            raise ValueError(f"defend takes the updates [n, d] of all n = {n} clients, not {given}")
+        assert scene.defend is not None
+        return scene.defend(tried)
+
+    makers: dict[str, Callable[[], Any]] = {
+        "benign": lambda: benign,
+        "own": lambda: scene.own,
+        "n_malicious": lambda: scene.n_malicious,
+        "n": lambda: scene.n,
+        "params": lambda: scene.params,
+        "previous": lambda: scene.previous,
+        "server_lr": lambda: scene.server_lr,
+        "defend": lambda: defend,
+        "say": lambda: lambda text: events.append(Event("attack", detail=text)),
+        "state": lambda: {name: value.clone() for name, value in scene.state.items()},
+        "rng": scene.stream.torch,
+    }
+    result = entry.call({word: makers[word]() for word in entry.asks}, options, scene.stream)
+    crafted, state = unpack(entry, result) if "state" in entry.asks else (result, scene.state)
+    return as_tensor(entry, crafted, "[n_malicious, d]"), state, events

@@ -1,0 +1,236 @@
+"""What local training means. This is the plain version that every engine is held against."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Annotated, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedpoison.clients.federation import Federation, Shard
+from fedpoison.common.seeding import Stream
+from fedpoison.data.augment import Augment
+from fedpoison.models.dropout import set_stream
+from fedpoison.models.vector import flatten, load, travelling
+from fedpoison.types import Event, Params, Update, Updates
+
+
+class Rates(BaseModel):
+    """How a learning rate changes from round to round; every factor applies that is given.
+
+    `warmup`: rounds in which it rises linearly to its full value; `milestones`: rounds after which it is multiplied
+    by `factor`; `cosine`: whether it falls to 0 along half a cosine, from the end of the warm-up to the last round.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    warmup: int = Field(0, ge=0)
+    milestones: list[int] = []
+    factor: float = Field(0.1, gt=0, allow_inf_nan=False)
+    cosine: bool = False
+
+    def at(self, round: int, rounds: int) -> float:
+        """The factor in this round, of so many."""
+        scale = self.factor ** sum(round > milestone for milestone in self.milestones)
+        if round <= self.warmup:
+            return scale * round / (self.warmup + 1)
+        if self.cosine:
+            scale *= (1 + math.cos(math.pi * (round - self.warmup - 1) / (rounds - self.warmup))) / 2
+        return scale
+
+
+class Local(BaseModel):
+    """Local training on the cross-entropy of minibatches, for epochs or for steps; one step a round is FedSGD.
+
+    `optimizer`: "sgd" or "adam" (Kingma and Ba 2015, with `betas` and `eps`), with weight decay as torch has it for
+    both: added to the gradient. `momentum` of SGD as in torch: v ← momentum · v + gradient. Memory is fresh each
+    round. `prox`: μ of the proximal term μ/2 · ‖w − global‖² (Li et al. 2020, FedProx). `clip_norm`: the largest
+    norm of a step's whole gradient, the proximal term's included. `loss`: the "mean" or the "sum" over a minibatch.
+    `precision`: "bf16" takes the products of layers in bfloat16, as torch's autocast does; weights stay float32.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    epochs: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1)
+    batch_size: int = Field(32, ge=1)
+    lr: float = Field(0.05, gt=0, allow_inf_nan=False)
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    momentum: float = Field(0.0, ge=0, lt=1)
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field([0.9, 0.999], min_length=2, max_length=2)
+    eps: float = Field(1e-8, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+    prox: float = Field(0.0, ge=0, allow_inf_nan=False)
+    clip_norm: float | None = Field(None, gt=0, allow_inf_nan=False)
+    loss: Literal["mean", "sum"] = "mean"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    rates: Rates = Rates()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_epoch_unless_said(cls, given: object) -> object:
+        if isinstance(given, dict) and given.get("epochs") is None and given.get("steps") is None:
+            return {**given, "epochs": 1}
+        return given
+
+    @model_validator(mode="after")
+    def _epochs_or_steps(self) -> "Local":
+        if self.epochs and self.steps:
+            raise ValueError(f"epochs = {self.epochs} and steps = {self.steps} are alternatives; give one")
+        if self.momentum and self.optimizer == "adam":
+            raise ValueError(f"momentum = {self.momentum} belongs to sgd; adam has betas")
+        return self
+
+    def scaled(self, lr_scale: float) -> "Local":
+        """These settings with the learning rate times a factor."""
+        return self if lr_scale == 1 else self.model_copy(update={"lr": self.lr * lr_scale})
+
+    def optimizer_for(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Torch's optimizer with these settings."""
+        if self.optimizer == "adam":
+            beta1, beta2 = self.betas
+            return torch.optim.Adam(
+                parameters, lr=self.lr, betas=(beta1, beta2), eps=self.eps, weight_decay=self.weight_decay
+            )
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+    def step_count(self, samples: int) -> int:
+        """Minibatch steps that a client with this many samples makes."""
+        return self.steps or (self.epochs or 1) * -(-samples // self.batch_size)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One client's training in a round, on its clean or on its poisoned shard."""
+
+    client: int
+    poisoned: bool = False
+
+
+class ClientMomentum(BaseModel):
+    """Momentum that each client keeps from round to round and sends instead of its update u.
+
+    `form` "average": m ← β m + (1 − β) u, as Karimireddy et al. 2021 and El Mhamdi et al. 2021 have it;
+    "accumulating": m ← β m + u, torch's own, whose steps grow by up to 1/(1 − β). m is 0 at first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    beta: float = Field(0.9, ge=0, lt=1)
+    form: Literal["average", "accumulating"] = "average"
+
+    def __call__(self, memory: dict[str, Tensor], tasks: Sequence[Task], updates: Updates, clients: int) -> Updates:
+        """What is sent for these updates [tasks, d]; `memory` gets what each of all the clients keeps.
+
+        A client's momentum on clean data and on poisoned data are two. An update that is not finite is sent as it
+        is and not kept.
+        """
+        sent, usable = updates.clone(), updates.isfinite().all(dim=1)
+        for name, poisoned in (("clean", False), ("poisoned", True)):
+            rows = usable & torch.tensor([task.poisoned == poisoned for task in tasks], dtype=torch.bool)
+            if not rows.any():
+                continue
+            ids = [task.client for task, row in zip(tasks, rows.tolist(), strict=True) if row]
+            kept = memory[name].clone() if name in memory else updates.new_zeros(clients, updates.shape[1])
+            share = 1 - self.beta if self.form == "average" else 1.0
+            kept[ids] = self.beta * kept[ids] + share * updates[rows]
+            sent[rows], memory[name] = kept[ids], kept
+        return sent
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an engine is to do in a round; randomness is named by the seed, not carried.
+
+    `lr_scale`: what the learning rate is multiplied by in this round.
+    """
+
+    seed: int
+    round: int
+    tasks: tuple[Task, ...]
+    lr_scale: float = 1.0
+
+    def batch_stream(self, task: Task) -> Stream:
+        """The stream of a task's batch order."""
+        return Stream(self.seed, "batches", self.round, task.client)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Updates [tasks, d] in the plan's order, what happened, and the clients that were lost (their rows are NaN)."""
+
+    updates: Updates
+    events: tuple[Event, ...] = ()
+    lost: tuple[int, ...] = ()
+
+
+def untouched(federation: Federation, plan: Plan) -> tuple[Event, ...]:
+    """An event for each client that trained on what an attack had left as it was."""
+    attacked = dict.fromkeys(task.client for task in plan.tasks if task.poisoned)
+    return tuple(Event("untouched", (client,)) for client in attacked if client in federation.untouched)
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Trains the clients of a plan from the given global parameters."""
+
+    def train(self, params: Params, plan: Plan) -> Trained:
+        """Local training of every task."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment for other processes: `make(text)` builds an engine that trains its clients with the same bits."""
+
+    text: str
+    make: Callable[[str], Engine]
+
+
+def batches(stream: Stream, samples: int, local: Local) -> Iterator[NDArray[np.int64]]:
+    """The positions of each minibatch within a shard: shuffled anew each epoch, the last may be smaller."""
+    rng, left = stream.numpy(), local.step_count(samples)
+    while left:
+        order = rng.permutation(samples)
+        for start in range(0, samples, local.batch_size)[:left]:
+            yield order[start : start + local.batch_size]
+            left -= 1
+
+
+def train_client(
+    net: nn.Module, params: Params, shard: Shard, stream: Stream, local: Local, augment: Augment | None = None
+) -> Update:
+    """Train `net` from `params` on one shard and return local minus global parameters [d].
+
+    `stream` is that of the batches; what else is drawn has streams of its own, for the same round and client.
+    """
+    load(net, params)
+    net.train()
+    set_stream(net, stream.of("dropout"))
+    weights = travelling(net)
+    start = [weight.detach().clone() for weight in weights]
+    optimizer, half = local.optimizer_for(weights), local.precision == "bf16"
+    order = list(batches(stream, len(shard), local))
+    drawn = augment.draws(stream.of("augment"), [len(batch) for batch in order]) if augment else repeat(None)
+    for batch, draws in zip(order, drawn, strict=False):
+        index = shard.index[torch.from_numpy(batch)]
+        images = shard.images[index]
+        if augment and draws is not None:
+            images = augment(images, draws.to(images.device))
+        shard.stamp(images, index)
+        optimizer.zero_grad()
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+            output = net(images)
+        output = output.float() if half else output
+        cross_entropy(output, shard.labels[index], reduction=local.loss).backward()
+        if local.prox:
+            for weight, origin in zip(weights, start, strict=True):
+                if weight.grad is not None:
+                    weight.grad.add_(weight.detach() - origin, alpha=local.prox)
+        if local.clip_norm:
+            nn.utils.clip_grad_norm_(weights, local.clip_norm)
+        optimizer.step()
+    return flatten(net) - params

@@ -1,0 +1,1 @@
+"""What every room needs: errors, streams of random numbers, threads, small arithmetic."""

@@ -1,0 +1,1 @@
+"""The TOML as types, and the runs that it stands for."""

@@ -1,0 +1,219 @@
+"""The TOML as types. What is given is checked here, all at once, before anything runs."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from fedpoison import __version__
+from fedpoison.common.errors import ConfigError
+from fedpoison.common.rounding import half_up
+from fedpoison.config.component import Component, a
+from fedpoison.config.sections import Clients, Data, DefenceConfig, Section, ThreatConfig, WarmStart
+from fedpoison.data.store import fingerprint
+from fedpoison.server import Server
+
+
+class Config(Section):
+    """One run: an experiment's cell with one seed."""
+
+    name: str = Field(min_length=1, pattern=r"^\w[\w.+ -]*$")
+    seed: int = Field(0, ge=0)
+    rounds: int = Field(ge=1)
+    evaluate_every: int = Field(1, ge=1)
+    data: Data
+    model: a("model") = Field("mlp", validate_default=True)
+    warm_start: WarmStart | None = None
+    clients: Clients = Clients()
+    server: Server = Server()
+    threat: ThreatConfig = ThreatConfig()
+    defence: DefenceConfig = DefenceConfig()
+    engine: a("engine") = Field("batched", validate_default=True)
+    workers: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _chain_fits(self) -> "Config":
+        clients, threat = self.clients, self.threat
+        among = clients.cohort if threat.draw == "per_cohort" else clients.count
+        problems = []
+        if threat.share and not self.malicious:
+            problems.append(f"threat.share = {threat.share} of {among} clients is nobody")
+        first, last = threat.schedule.after(self.warm_rounds).first, threat.schedule.last
+        if self.malicious and last is not None and last <= self.warm_rounds:
+            problems.append(f"the attack ends in round {last}, within the {self.warm_rounds} warm ones")
+        elif self.malicious and first > self.rounds:
+            problems.append(f"the attack starts in round {first}, after the last, {self.rounds}")
+        if self.defence.chain.wants_root and not self.data.root:
+            needs = f"{self.defence.chain.wants_root} needs the server's own samples"
+            problems.append(f"{needs}: give data.root, such as {{ samples = 100 }}")
+        if self.warm_rounds >= self.rounds:
+            problems.append(f"warm_start.rounds = {self.warm_rounds} leave nothing of rounds = {self.rounds}")
+        if self.warm_rounds and (clients.local.rates.cosine or self.server.rates.cosine):
+            problems.append("warm_start.rounds are shared, and a cosine that ends in the last round is each run's own")
+        if self.malicious > among:
+            problems.append(f"threat.malicious = {self.malicious} of {among} clients")
+        elif self.f is not None:
+            problems += self.defence.chain.problems(clients.cohort, self.f)
+        else:
+            problems += self.defence.chain.problems(clients.cohort, self.expected_malicious)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def warm_rounds(self) -> int:
+        """Rounds before the attack that this run shares with others."""
+        return (self.warm_start.rounds or 0) if self.warm_start else 0
+
+    def prefix(self) -> "Config":
+        """The run whose last round is this one's last warm one: no attack, the plain mean, the same all else."""
+        update = {"rounds": self.warm_rounds, "warm_start": None, "threat": ThreatConfig()}
+        return self.model_copy(update={**update, "defence": DefenceConfig()})
+
+    @property
+    def malicious(self) -> int:
+        """Malicious clients: of each cohort if they are drawn so, of the population otherwise."""
+        return self.threat.count_of(self.clients.cohort if self.threat.draw == "per_cohort" else self.clients.count)
+
+    @property
+    def expected_malicious(self) -> int:
+        """Malicious clients in an expected cohort, rounded half up."""
+        if self.threat.draw == "per_cohort":
+            return self.malicious
+        return half_up(self.malicious * self.clients.cohort / self.clients.count)
+
+    @property
+    def f(self) -> int | None:
+        """What the defence is told; None where it is told the truth of each round."""
+        if self.defence.f == "true":
+            return None
+        if self.defence.f is not None:
+            return self.defence.f
+        return 0 if self.threat.actor == "data" else self.expected_malicious  # no client is malicious then
+
+    @property
+    def attack(self) -> str:
+        """The attack's name: data and update attack, or none."""
+        if not self.malicious:
+            return "none"
+        return "+".join(c.label for c in (self.threat.data, self.threat.update) if c)
+
+    @property
+    def stamps_last(self) -> bool:
+        """Whether the data attack's trigger is set on pictures after their augmentation."""
+        data, after = self.threat.data, self.threat.stamp == "after_augmentation"
+        return bool(self.data.augment and data and data.entry.plants and after)
+
+    def table(self) -> dict[str, Any]:
+        """All that was resolved, as a TOML table that gives this configuration again."""
+        return self._dumped(by_content=False)
+
+    def _dumped(self, by_content: bool) -> dict[str, Any]:
+        dumped: dict[str, Any] = _without_none(self.model_dump(context={"by_content": by_content}))
+        dumped["defence"]["f"] = "true" if self.f is None else self.f
+        return dumped
+
+    def labels(self) -> dict[str, Any]:
+        """How tables and figures call this run, and the hash of the clean run it is compared with."""
+        clean = self.clean().hash if self.malicious else None
+        schedule = self.threat.schedule.after(self.warm_rounds).model_dump() if self.malicious else None
+        labels = {"rule": self.defence.rule, "attack": self.attack, "clean": clean, "schedule": schedule}
+        return {**labels, "digests": self.digests}
+
+    @property
+    def components(self) -> dict[str, Component]:
+        """All algorithms by the dotted keys of their tables; a pre-aggregator by its place, as in defence.pre.0."""
+        pre = {f"defence.pre.{place}": step for place, step in enumerate(self.defence.pre)}
+        chosen = {
+            "data": self.data.dataset,
+            "data.partition": self.data.partition,
+            "model": self.model,
+            "threat.data": self.threat.data,
+            "threat.update": self.threat.update,
+            **pre,
+            "defence.aggregator": self.defence.aggregator,
+            "defence.base": self.defence.base,
+            "engine": self.engine,
+        }
+        return {key: component for key, component in chosen.items() if component}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Short digests of the files of the user's in it by dotted key, such as defence.aggregator or data.file."""
+        found = {f"{key}.{k}".rstrip("."): d for key, c in self.components.items() for k, d in c.digests.items()}
+        warm = self.warm_start and self.warm_start.file
+        return {**found, **({"warm_start.file": fingerprint(warm)[:16]} if warm else {})}
+
+    def clean(self) -> "Config":
+        """The same run without its attack.
+
+        The data attack stays named, so that what it aims at is measured on the clean model too, but nobody
+        does it; the defence is told the f that it was told.
+        """
+        quiet = ThreatConfig(data=self.threat.data)
+        defence = self.defence.model_copy(update={"f": self.expected_malicious if self.f is None else self.f})
+        return self.model_copy(update={"threat": quiet, "defence": defence})
+
+    @property
+    def hash(self) -> str:
+        """Twelve digits over everything that can change a bit of the result."""
+        table = self._dumped(by_content=True)
+        for name in ("name", "workers"):
+            table.pop(name, None)
+        if not self.engine.entry.file_hash:
+            name = "sequential" if self.engine.name == "sequential" else "batched"
+            options = self.engine.step[1]
+            device = options.get("device", "cpu")
+            told = [options.get("stack"), options.get("lost") == "event"]  # convolutions round by the first
+            told += [device] if device != "cpu" else []
+            table["engine"] = [name, *told] if any(told) else name
+        if not self.stamps_last:
+            del table["threat"]["stamp"]  # it changes nothing, or is what was always done
+        if self.malicious:
+            table["threat"]["ids"] = "nested"  # which are drawn for a seed; what was drawn otherwise has other hashes
+        else:
+            table["threat"] = {"data": table["threat"].get("data")}
+        text = json.dumps([table, __version__], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _without_none(table: Any) -> Any:
+    if isinstance(table, dict):
+        return {k: _without_none(v) for k, v in table.items() if v is not None}
+    return [_without_none(v) for v in table] if isinstance(table, list) else table
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; ConfigError if it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a byte-order mark
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror or error}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path} is not TOML, which is UTF-8: {error}"]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{path} is not TOML: {error}"]) from error
+
+
+def parse(table: Mapping[str, Any], folder: Path | None = None) -> Config:
+    """Check one run's tables; user files are looked up relative to `folder`. ConfigError names all that is wrong."""
+    try:
+        return Config.model_validate(dict(table), context={"folder": folder})
+    except ValidationError as error:
+        raise ConfigError([_sentence(e) for e in error.errors()]) from None
+
+
+def _sentence(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"] if part != "dataset")
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "there is no such key"
+    elif error["type"] == "missing":
+        message = "is missing"
+    elif error["type"] != "value_error":
+        message = f"{message}, not {error['input']!r}"
+    return f"{place}: {message}" if place else message

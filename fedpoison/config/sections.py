@@ -1,0 +1,275 @@
+"""The tables of the TOML, each with what it can check by itself; `config.py` puts them together."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_serializer,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from fedpoison.attacks.threat import Actor, Draw, Knowledge, check_knowledge
+from fedpoison.clients.delivery import Late
+from fedpoison.clients.training import ClientMomentum, Local
+from fedpoison.common.rounding import half_up
+from fedpoison.common.schedule import last_round
+from fedpoison.config.component import a, by_content, maybe_a
+from fedpoison.data.augment import Augment
+from fedpoison.data.store import fingerprint
+from fedpoison.defences.defence import Defence
+
+
+class Section(BaseModel):
+    """A table of the TOML."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _as_list(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given
+
+
+class Root(Section):
+    """[data] root: clean samples that the server has for itself."""
+
+    samples: int = Field(ge=1)
+
+
+class Normalise(Section):
+    """[data] normalise: subtract the mean and divide by the standard deviation of each channel (or feature)."""
+
+    mean: list[float] = Field(min_length=1)
+    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _alike(self) -> "Normalise":
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"there are {len(self.mean)} means and {len(self.std)} standard deviations")
+        return self
+
+
+def _count_or_share(given: Any) -> Any:
+    if type(given) is int and given >= 0:
+        return given
+    if type(given) is float and 0 <= given < 1:
+        return given
+    raise ValueError(f"a number of samples, or a share of them below 1, is needed; it is {given!r}")
+
+
+class Data(Section):
+    """[data]: the data set with its options, how it is split, and how samples are shown to the model."""
+
+    dataset: a("dataset")
+    partition: a("partition") = Field("iid", validate_default=True)
+    root: Root | None = None
+    validation: Annotated[int | float, BeforeValidator(_count_or_share)] = 0
+    normalise: Normalise | None = None
+    augment: Augment | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, given: Any) -> Any:
+        if isinstance(given, str) or callable(given):
+            return {"dataset": given}
+        if not isinstance(given, Mapping):
+            return given
+        if "name" not in given:
+            raise ValueError("data.name is missing: which data set?")
+        ours = {k: v for k, v in given.items() if k in cls.model_fields and k != "dataset"}
+        return {"dataset": {k: v for k, v in given.items() if k not in ours}, **ours}
+
+    @model_serializer(mode="wrap")
+    def _as_table(self, whole: Any) -> dict[str, Any]:
+        table = whole(self)
+        return {**table.pop("dataset"), **table}
+
+    def validation_samples(self, available: int) -> int:
+        """How many of so many train samples are for validation."""
+        return self.validation if isinstance(self.validation, int) else half_up(self.validation * available)
+
+
+def _beta_alone(given: Any) -> Any:
+    return {"beta": float(given)} if type(given) in (int, float) else given
+
+
+class Clients(Section):
+    """[clients]: how many there are, how many take part in a round, how they train, how they answer.
+
+    `held_out`: the share of each client's samples on which it does not train but measures the global model.
+    `momentum`: what each client keeps from round to round (its β alone, or a table). `dropout`: the chance that a
+    client does not answer in a round; `late`: that it answers late.
+    """
+
+    count: int = Field(20, ge=1)
+    per_round: int | None = Field(None, ge=1)
+    held_out: float = Field(0.0, ge=0, lt=1)
+    momentum: Annotated[ClientMomentum | None, BeforeValidator(_beta_alone)] = None
+    dropout: float = Field(0.0, ge=0, lt=1)
+    late: Late = Late()
+    local: Local = Local()
+
+    @model_validator(mode="after")
+    def _not_more_than_there_are(self) -> "Clients":
+        if self.cohort > self.count:
+            raise ValueError(f"per_round = {self.per_round} is more than the {self.count} clients there are")
+        if self.dropout + self.late.chance > 1:
+            raise ValueError(f"dropout = {self.dropout} and late.chance = {self.late.chance} are more than 1 together")
+        return self
+
+    @property
+    def cohort(self) -> int:
+        """Clients in a round."""
+        return self.per_round or self.count
+
+
+class Schedule(Section):
+    """[threat.schedule]: the attack is on in the rounds `at`, or else in rounds start, start + every, … up to end."""
+
+    start: int = Field(1, ge=1)
+    end: int | None = Field(None, ge=1)
+    every: int = Field(1, ge=1)
+    at: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Schedule":
+        if self.at and (self.start, self.end, self.every) != (1, None, 1):
+            raise ValueError(f"at = {self.at} says in which rounds the attack is on; start, end and every say it too")
+        if self.end is not None and self.end < self.start:
+            raise ValueError(f"the attack would end in round {self.end}, before it starts in round {self.start}")
+        return self
+
+    def after(self, warm: int) -> "Schedule":
+        """What is left of it when the first `warm` rounds are without an attack."""
+        if self.at:
+            return self.model_copy(update={"at": [round for round in self.at if round > warm]})
+        missed = max(0, -(-(warm + 1 - self.start) // self.every))
+        return self.model_copy(update={"start": self.start + missed * self.every})
+
+    @property
+    def first(self) -> int:
+        """The first round in which the attack is on."""
+        return min(self.at) if self.at else self.start
+
+    @property
+    def last(self) -> int | None:
+        """The last round in which the attack is on; None if it goes on."""
+        return last_round(self.start, self.every, self.end, self.at)
+
+
+class ThreatConfig(Section):
+    """[threat]: how many are malicious, what they know and what they do.
+
+    `actor`: a malicious "client", or an outsider who poisons the "data" of so many clients, which train honestly.
+    `surrogate`: epochs for which an attacker trains a net of its own to craft poison with, for attacks that do.
+    `stamp`: whether triggers are set on pictures before or after [data] augment moves and mirrors them.
+    """
+
+    actor: Actor = "client"
+
+    malicious: int | None = Field(None, ge=0)
+    share: float | None = Field(None, ge=0, le=1)
+    draw: Draw = "fixed"
+    knows: Annotated[list[Knowledge], BeforeValidator(_as_list)] = ["all"]
+    data: maybe_a("data_attack") = None
+    update: maybe_a("update_attack") = None
+    sybils: float | None = Field(None, ge=0)
+    surrogate: int = Field(20, ge=0)
+    stamp: Literal["after_augmentation", "before_augmentation"] = "after_augmentation"
+    schedule: Schedule = Schedule()
+
+    @model_validator(mode="after")
+    def _possible(self) -> "ThreatConfig":
+        problems = check_knowledge(self.update.step if self.update else None, tuple(self.knows))
+        if self.malicious is not None and self.share is not None:
+            problems.append(f"malicious = {self.malicious} and share = {self.share} are alternatives; give one")
+        if (self.malicious or self.share) and not (self.data or self.update):
+            problems.append("there are malicious clients but no attack: give threat.data or threat.update")
+        if self.actor == "data":
+            ours = [f"threat.{name}" for name in ("update", "sybils") if getattr(self, name) is not None]
+            problems += [f'with actor = "data" clients are honest, and {name} is a client\'s doing' for name in ours]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def count_of(self, clients: int) -> int:
+        """Malicious clients among so many."""
+        return self.malicious or 0 if self.share is None else half_up(self.share * clients)
+
+
+def _count_or_true(given: Any) -> Any:
+    if given is True:  # --set defence.f=true
+        return "true"
+    if given in (None, "true") or (type(given) is int and given >= 0):
+        return given
+    raise ValueError(f'a whole number of at least 0 is needed, or "true"; it is {given!r}')
+
+
+class DefenceConfig(Section):
+    """[defence]: what the server is told and does. f = "true" tells it the truth each round.
+
+    A step that asks for f may have one of its own, { name = "trimmed_mean", f = 2 }, in place of this.
+    `base`: the rule that the aggregator is built around, for those that are.
+    """
+
+    f: Annotated[int | Literal["true"] | None, BeforeValidator(_count_or_true)] = None
+    pre: list[a("preaggregator")] = []
+    aggregator: a("aggregator") = Field("mean", validate_default=True)
+    base: maybe_a("aggregator") = None
+
+    @property
+    def chain(self) -> Defence:
+        """The chain that the steps make."""
+        base = self.base.step if self.base else None
+        return Defence(tuple(step.step for step in self.pre), self.aggregator.step, base)
+
+    @property
+    def rule(self) -> str:
+        """The chain's name: pre-aggregators, then the rule, its base in parentheses."""
+        name = "+".join(step.label for step in (*self.pre, self.aggregator))
+        return f"{name}({self.base.label})" if self.base else name
+
+
+class WarmStart(Section):
+    """[warm_start]: begin with a trained model instead of a random one.
+
+    `rounds`: the run's first rounds are without an attack and under the plain mean; all cells of a seed that agree
+    on the rest share them. `file`: a model.safetensors of the same net. Only parameters are taken over. With a file,
+    `train_last`: only the last so many layers that have parameters are trained and sent, the others are frozen;
+    `fresh`: these last layers begin anew, with random parameters.
+    """
+
+    rounds: int | None = Field(None, ge=1)
+    file: str | None = None
+    train_last: int | None = Field(None, ge=1)
+    fresh: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "WarmStart":
+        if (self.rounds is None) == (self.file is None):
+            raise ValueError(f"give rounds or file; they are {self.rounds} and {self.file!r}")
+        if self.train_last and self.file is None:
+            raise ValueError(f"train_last = {self.train_last} freezes layers of a file, and none is given")
+        if self.fresh and not self.train_last:
+            raise ValueError("fresh = true is for the layers that train_last counts, and it is not given")
+        return self
+
+    @field_validator("file")
+    @classmethod
+    def _from_anywhere(cls, file: str | None, info: Any) -> str | None:
+        if file is None:
+            return None
+        path = ((info.context or {}).get("folder") or Path()) / file
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return str(path.resolve())
+
+    @field_serializer("file")
+    def _file_or_content(self, file: str | None, info: Any) -> str | None:
+        return fingerprint(file) if file and by_content(info) else file

@@ -1,0 +1,1 @@
+"""What an algorithm may ask for and say of itself, and how it is found."""

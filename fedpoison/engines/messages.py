@@ -1,0 +1,107 @@
+"""What the Flower engine and its clients say to each other.
+
+To a client: the global parameters and its part of the plan; back: its updates. Randomness is named, not carried.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from torch import Tensor
+
+from fedpoison.clients.training import Engine, Plan, Task, Trained
+from fedpoison.types import Event, LocalUpdates, Params
+
+
+def asking(node: int, params: Params, plan: Plan, experiment: str) -> Message:
+    """Ask a node to train what the plan holds; `experiment` is what its world is made from."""
+    arrays = ArrayRecord({"params": Array(params.numpy())})
+    config = ConfigRecord({"experiment": experiment, "plan": json.dumps(asdict(plan))})
+    content = RecordDict({"arrays": arrays, "config": config})
+    return Message(content, node, MessageType.TRAIN, group_id=str(plan.round))
+
+
+def who_are_you(node: int) -> Message:
+    """Ask a node whose partition it has."""
+    return Message(RecordDict(), node, MessageType.QUERY)
+
+
+def partition_of(reply: Message, clients: int) -> int | str:
+    """The partition that a node says it has, or what is wrong with the answer."""
+    if reply.has_error():
+        return str(reply.error.reason)
+    try:
+        said = reply.content.metric_records["partition"]
+        mine, of = said["partition-id"], said["num-partitions"]
+    except KeyError:
+        return "it does not say which partition it has"
+    if of != clients or not isinstance(mine, int) or not 0 <= mine < clients:
+        return f"it has partition-id={mine} of num-partitions={of}, and there are {clients} clients"
+    return mine
+
+
+def updates_of(reply: Message, tasks: int, params: Params) -> tuple[LocalUpdates, list[Event]] | str:
+    """The updates [tasks, d] that a client sent with its events, or what is wrong with the answer."""
+    if reply.has_error():
+        return str(reply.error.reason)
+    shape, dtype = (tasks, len(params)), str(params.numpy().dtype)
+    try:
+        array = reply.content.array_records["arrays"]["updates"]
+        if (array.shape, array.dtype) != (shape, dtype):
+            return f"it sent updates {tuple(array.shape)} {array.dtype}, not {shape} {dtype}"
+        rows = torch.from_numpy(array.numpy().astype(dtype, copy=False).reshape(shape))
+        said = json.loads(str(reply.content.config_records["config"]["events"]))
+        events = [Event(str(e["what"]), tuple(e["clients"]), str(e["detail"])) for e in said]
+    except Exception as error:  # it may have sent anything
+        return f"it sent what cannot be read: {type(error).__name__}: {error}"
+    return rows, events
+
+
+def client_app(engine_of: Callable[[str], Engine]) -> ClientApp:
+    """The app of a client that trains its own partition; `engine_of` makes an engine from what `experiment` says."""
+    app = ClientApp()
+
+    @app.query()
+    def partition(message: Message, context: Context) -> Message:
+        config: dict[str, int | float | list[int] | list[float]] = {}
+        config |= {name: int(context.node_config[name]) for name in ("partition-id", "num-partitions")}
+        return Message(RecordDict({"partition": MetricRecord(config)}), reply_to=message)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        content = message.content
+        plan, experiment = (str(content.config_records["config"][name]) for name in ("plan", "experiment"))
+        mine, todo = int(context.node_config["partition-id"]), _plan(plan)
+        if any(task.client != mine for task in todo.tasks):
+            raise ValueError(f"client {mine} has no other client's samples: {todo.tasks}")
+        params = torch.from_numpy(content.array_records["arrays"]["params"].numpy())
+        return _answer(message, engine_of(experiment).train(params, todo))
+
+    return app
+
+
+def _plan(text: str) -> Plan:
+    table = json.loads(text)
+    return Plan(**{**table, "tasks": tuple(Task(**task) for task in table["tasks"])})
+
+
+def _answer(message: Message, trained: Trained) -> Message:
+    arrays = ArrayRecord({"updates": Array(_rows(trained.updates))})
+    events = ConfigRecord({"events": json.dumps([event.as_dict() for event in trained.events])})
+    return Message(RecordDict({"arrays": arrays, "config": events}), reply_to=message)
+
+
+def _rows(updates: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(updates.numpy())
+
+
+def by_client(tasks: Sequence[Task]) -> dict[int, list[int]]:
+    """The places of each client's tasks in a plan."""
+    places: dict[int, list[int]] = {}
+    for place, task in enumerate(tasks):
+        places.setdefault(task.client, []).append(place)
+    return places

@@ -1,0 +1,1 @@
+"""What is measured: the model, a round, how hidden poison is."""

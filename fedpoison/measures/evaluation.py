@@ -1,0 +1,171 @@
+"""How well the global model does, and how well the attack does.
+
+`asr`: the triggered test inputs whose true class is not the target, classified as the target.
+`asr_untriggered`: the same inputs without the trigger. `target_success`: for attacks without a trigger, the
+attacked test inputs that get the label the attacker wants; `source_recall`: those of an attack from class to class that
+still get their own.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedpoison.attacks.poisoning import Aim
+from fedpoison.clients.federation import Shard
+from fedpoison.common.parallel import in_parallel
+from fedpoison.data import Dataset
+from fedpoison.measures.rounds import auroc, finite, odds_of, quality
+from fedpoison.models.vector import load
+from fedpoison.types import Labels, Params, Probe, Update
+
+_CHUNK = 500
+"""Test samples a task: fixed, so that results do not depend on the number of threads."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One evaluation; None where there is nothing to measure."""
+
+    accuracy: float
+    loss: float | None
+    per_class_recall: list[float | None]
+    asr: float | None = None
+    asr_untriggered: float | None = None
+    target_success: float | None = None
+    source_recall: float | None = None
+    validation_accuracy: float | None = None
+    validation_loss: float | None = None
+    client_accuracy: float | None = None
+    worst_decile_accuracy: float | None = None
+    balanced_accuracy: float | None = None
+    auc: float | None = None
+    average_precision: float | None = None
+    rare_recall: float | None = None
+    rare_f1: float | None = None
+    validation_balanced_accuracy: float | None = None
+    validation_auc: float | None = None
+    validation_average_precision: float | None = None
+    validation_rare_recall: float | None = None
+    validation_rare_f1: float | None = None
+    client_auc: float | None = None
+    worst_decile_auc: float | None = None
+
+
+class Evaluator:
+    """The test set, and its attacked version, made once; and the sets on which else the model is looked at.
+
+    `validation`: samples that are neither trained nor tested on. `held_out`: what each honest client keeps of its
+    samples; `client_accuracy` is the mean over the clients, `worst_decile_accuracy` over the worst tenth of them,
+    rounded up: what a defence costs those whose data are unlike the others'. The same of the AUC, over those who hold
+    out samples of both classes.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        dataset: Dataset,
+        aim: Aim | None,
+        validation: Shard | None = None,
+        held_out: Sequence[Shard] = (),
+    ) -> None:
+        self._net, self._dataset = copy.deepcopy(net).eval(), dataset
+        self._validation = validation
+        self._held_out = [shard for shard in held_out if len(shard)]
+        self._aim = aim
+        sizes = torch.bincount(dataset.train_labels, minlength=dataset.n_classes).tolist()
+        self._rare = int(sizes[1] <= sizes[0]) if len(sizes) == 2 else None
+
+    def __call__(self, params: Params) -> Scores:
+        """Evaluate the model with these parameters."""
+        load(self._net, params)
+        labels = self._dataset.test_labels
+        logits, loss = self._predict(self._dataset.test_images, labels)
+        right = logits.argmax(dim=1) == labels
+        recall = [
+            float(right[labels == c].double().mean()) if (labels == c).any() else None
+            for c in range(self._dataset.n_classes)
+        ]
+        found = quality(logits, labels, self._rare)
+        scores = Scores(float(right.double().mean()), finite(loss), recall, **found)
+        if self._validation:
+            scores = self._validated(scores, self._validation)
+        if self._held_out:
+            scores = self._with_clients(scores)
+        return self._attacked(scores, self._aim) if self._aim else scores
+
+    def _attacked(self, scores: Scores, aim: Aim) -> Scores:
+        predicted = self._predict(aim.presented, aim.wanted)[0].argmax(dim=1)
+        hit = float((predicted == aim.wanted).double().mean())
+        if aim.goal == "backdoor":
+            untriggered = self._predict(aim.plain, aim.wanted)[0].argmax(dim=1)
+            return replace(scores, asr=hit, asr_untriggered=float((untriggered == aim.wanted).double().mean()))
+        if aim.goal == "source_to_target":
+            return replace(scores, target_success=hit, source_recall=float((predicted == aim.labels).double().mean()))
+        return replace(scores, target_success=hit)
+
+    def _validated(self, scores: Scores, shard: Shard) -> Scores:
+        labels = shard.labels[shard.index]
+        logits, loss = self._predict(shard.images, labels, shard.index)
+        accuracy = float((logits.argmax(dim=1) == labels).double().mean())
+        found = {f"validation_{name}": value for name, value in quality(logits, labels, self._rare).items()}
+        return replace(scores, validation_accuracy=accuracy, validation_loss=finite(loss), **found)
+
+    def _with_clients(self, scores: Scores) -> Scores:
+        index = torch.cat([shard.index for shard in self._held_out])
+        labels = self._held_out[0].labels[index]
+        logits, sizes = self._predict(self._held_out[0].images, labels, index)[0], [*map(len, self._held_out)]
+        right = (logits.argmax(dim=1) == labels).double()
+        accuracies = [float(part.mean()) for part in right.split(sizes)]
+        client, worst = _mean_and_worst(accuracies)
+        scores = replace(scores, client_accuracy=client, worst_decile_accuracy=worst)
+        if self._rare is None:
+            return scores
+        parts = zip(odds_of(self._rare, logits).split(sizes), (labels == self._rare).split(sizes), strict=True)
+        client, worst = _mean_and_worst([auc for part in parts if (auc := auroc(*part)) is not None])
+        return replace(scores, client_auc=client, worst_decile_auc=worst)
+
+    def _predict(self, images: Tensor, labels: Labels, index: Tensor | None = None) -> tuple[Tensor, float]:
+        return predict(self._net, images, labels, index)
+
+
+def _mean_and_worst(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """The mean of all, and of the lowest tenth, rounded up; None of none."""
+    worst = sorted(values)[: -(-len(values) // 10)]
+    return (fmean(values), fmean(worst)) if values else (None, None)
+
+
+class RootProbe:
+    """The server's root set, to try models on."""
+
+    def __init__(self, net: nn.Module, root: Shard) -> None:
+        self._net, self._root = copy.deepcopy(net).eval(), root
+
+    def at(self, params: Params) -> Probe:
+        """The probe of updates of these parameters."""
+
+        def probe(update: Update) -> tuple[float, float]:
+            load(self._net, params + update)
+            labels = self._root.labels[self._root.index]
+            logits, loss = predict(self._net, self._root.images, labels, self._root.index)
+            return loss, float((logits.argmax(dim=1) != labels).double().mean())
+
+        return probe
+
+
+def predict(net: nn.Module, images: Tensor, labels: Labels, index: Tensor | None = None) -> tuple[Tensor, float]:
+    """Logits [n, classes] and mean loss of the images, or of those at `index`, whose labels are given."""
+
+    def one(chunk: slice) -> tuple[Tensor, float]:
+        with torch.inference_mode():
+            logits = net(images[chunk] if index is None else images[index[chunk]])
+            loss = cross_entropy(logits.double(), labels[chunk], reduction="sum")
+            return logits, float(loss)
+
+    chunks = [slice(i, i + _CHUNK) for i in range(0, len(labels), _CHUNK)]
+    parts = list(in_parallel(one, chunks))
+    return torch.cat([part[0] for part in parts]), sum(part[1] for part in parts) / len(labels)

@@ -1,0 +1,1 @@
+"""What a configuration makes of the data, before anything trains."""

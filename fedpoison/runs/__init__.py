@@ -1,0 +1,1 @@
+"""Runs of an experiment: played, written, read, planned, tuned, watched."""

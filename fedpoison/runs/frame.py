@@ -1,0 +1,212 @@
+"""Run folders as one data frame: a row a round."""
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from fedpoison.common.dotted import differing, flatten
+from fedpoison.common.errors import ConfigError
+from fedpoison.common.schedule import last_round
+from fedpoison.contract.vocabulary import PHASES, Record
+from fedpoison.measures.metrics import DAMAGE, DETECTION, METRICS, MODEL, SCORES, SPREAD, worth
+from fedpoison.runs.files import RunFiles
+from fedpoison.runs.happened import happened, unattacked, unlearned
+from fedpoison.runs.versions import Told, told
+
+_FLOATS = (*METRICS, *(f"seconds_{phase}" for phase in PHASES))
+_NAMES = ("run", "name", "rule", "attack")
+LASTS = 0.5
+"""The attack success above which an attack counts as there."""
+
+
+@dataclass(frozen=True, repr=False)
+class Runs:
+    """Some run folders, read; `left_out` says which were not taken."""
+
+    runs: tuple[Told, ...]
+    left_out: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, paths: Iterable[Path | str], only: Sequence[str] = ()) -> "Runs":
+        """The runs at or anywhere below the paths; ConfigError where there is none.
+
+        Of a user's file that was edited only the last version is taken, and `left_out` counts the others. `only`:
+        key=value, or rule=…, attack=…; a run must have, for each key, one of the values. With rule=mine.py:mine@1 an
+        earlier version is taken, with @all every one.
+        """
+        found: list[Path] = []
+        for path in map(Path, paths):
+            inside = sorted(p.parent for p in path.rglob("run.json")) if path.is_dir() else []
+            if not inside:
+                raise ConfigError([f"there is no run in {path}"])
+            found += inside
+        kept, left_out = told([RunFiles(p) for p in dict.fromkeys(p.resolve() for p in found)], only)
+        return cls(tuple(kept), tuple(left_out))
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __repr__(self) -> str:
+        rules, attacks = (sorted({run.labels[name] for run in self.runs}) for name in ("rule", "attack"))
+        count = "1 run" if len(self) == 1 else f"{len(self)} runs"
+        return f"<{count} of {', '.join(rules)} against {', '.join(attacks)}: frame() has their rounds>"
+
+    @property
+    def folders(self) -> tuple[RunFiles, ...]:
+        """Where the runs' files are."""
+        return tuple(run.folder for run in self.runs)
+
+    def frame(self) -> pl.DataFrame:
+        """A row a round: run, name, seed, rule, attack, round, accuracy, loss, asr, …
+
+        `rule` is the aggregator with its pre-aggregators before it, `attack` the data and update attack or none.
+        Every dotted key of the configuration in which the runs differ is a column too, of numbers where all its values
+        are. `damage` is the paired clean run's accuracy less this one's, where that run is among the folders'
+        neighbours; `damage_auc` and the like by how much another metric of the model is worse. Both are null where the
+        clean run learned nothing or this one's attack never came. What happened to the runs that no number shows is
+        warned of.
+        """
+        for sentence in happened(self.folders):
+            warnings.warn(sentence, stacklevel=2)
+        return self.rows()
+
+    def rows(self) -> pl.DataFrame:
+        """The frame, without a word about it."""
+        flat = [flatten(run.config) for run in self.runs]
+        types = {key: _type_of(keys.get(key) for keys in flat) for key in _differing(flat)}
+        clean_records: dict[Path, dict[int, Record]] = {}
+        rows: list[dict[str, Any]] = []
+        for run, keys in zip(self.runs, flat, strict=True):
+            folder, labels = run.folder, run.labels
+            clean = folder.path.parent / labels["clean"] if labels["clean"] else folder.path
+            if clean not in clean_records:
+                clean_records[clean] = {record["round"]: record for record in RunFiles(clean).records()}
+            head = {
+                "run": folder.path.name,
+                "name": keys["name"],
+                "seed": keys["seed"],
+                "rule": labels["rule"],
+                "attack": labels["attack"],
+                **{k: _text(keys.get(k)) if kind == pl.String else keys.get(k) for k, kind in types.items()},
+            }
+            records, others = folder.records(), clean_records[clean]
+            comparable = not unattacked(records, labels) and not unlearned([*others.values()])
+            rows += [{**head, **_row(record, others.get(record["round"]), comparable)} for record in records]
+        floats = dict.fromkeys(_FLOATS, pl.Float64)
+        if not rows:  # nobody came to the end of a round
+            return pl.DataFrame(
+                schema={**dict.fromkeys(_NAMES, pl.String), "seed": pl.Int64, "round": pl.Int64, **floats}
+            )
+        return pl.DataFrame(rows, schema_overrides={**types, **floats}, infer_schema_length=None)
+
+    def summary(self) -> pl.DataFrame:
+        """A row a run: run, durability and outlasts (see `durability`)."""
+        rows = []
+        for run in self.runs:
+            lasted, outlasts = durability(run.folder.records(), run.labels["schedule"])
+            rows.append({"run": run.folder.path.name, "durability": lasted, "outlasts": outlasts})
+        return pl.DataFrame(
+            rows, schema={"run": pl.String, "durability": pl.Float64, "outlasts": pl.Boolean}, orient="row"
+        )
+
+    def shared(self) -> dict[str, Any]:
+        """The settings in which all these runs agree, by dotted key."""
+        tables = [flatten(run.config) for run in self.runs]
+        apart = {*_differing(tables), "seed"}
+        return {key: value for key, value in tables[0].items() if key not in apart}
+
+    def clean(self) -> set[str]:
+        """The hashes of the clean runs that these runs are compared with."""
+        return {run.labels["clean"] for run in self.runs} - {None}
+
+    def schedules(self) -> dict[str, Mapping[str, Any]]:
+        """When each run's attack is on, by the run's hash; runs without an attack are left out."""
+        return {run.folder.path.name: run.labels["schedule"] for run in self.runs if run.labels["schedule"]}
+
+
+def load(*paths: Path | str, only: Sequence[str] = ()) -> Runs:
+    """The runs at or anywhere below the paths, as `Runs.read` takes them; what was left out is warned of."""
+    runs = Runs.read(paths, only)
+    for sentence in runs.left_out:
+        warnings.warn(sentence, stacklevel=2)
+    return runs
+
+
+def durability(records: Sequence[Record], schedule: Mapping[str, Any] | None) -> tuple[int | None, bool]:
+    """How many rounds an attack lasts after it has ended, and whether it outlasts the run: then it is at least that.
+
+    After the lifespan of a backdoor of Zhang et al. 2022 (Neurotoxin, arXiv:2206.10341): the last evaluated round,
+    counted from the attack's last one, in which attack success is above LASTS; 0 if it never is again. The attack's
+    last round is the schedule's, whether or not an attacker was in the cohort. None where the attack does not end
+    before the run does, or success was above LASTS in no round since the attack began.
+    """
+    if schedule is None:
+        return None, False
+    end = last_round(schedule["start"], schedule["every"], schedule.get("end"), schedule.get("at"))
+    if end is None:
+        return None, False
+    first = min(schedule.get("at") or [schedule["start"]])
+    successes = [(record["round"], _success(record)) for record in records if record["round"] >= first]
+    measured = [(round, success) for round, success in successes if success is not None]
+    there = [round for round, success in measured if success > LASTS]
+    if not there or measured[-1][0] <= end:
+        return None, False
+    return max(0, there[-1] - end), there[-1] == measured[-1][0]
+
+
+def measured(frame: pl.DataFrame, metric: str) -> bool:
+    """Whether there is something of the metric to show, be it that there was no damage to speak of."""
+    columns = [metric, f"clean_{DAMAGE[metric]}"] if metric in DAMAGE else [metric]
+    return any(frame[column].is_not_null().any() for column in columns)
+
+
+def _row(record: Record, clean: Record | None, comparable: bool) -> dict[str, Any]:
+    other = clean or {}
+    compared = other if comparable else {}
+    return {
+        "round": record["round"],
+        **{name: record.get(name) for name in (*SCORES, *SPREAD)},  # runs of older versions have fewer
+        "attack_success": _success(record),
+        **{name: record["detection"][recorded] for name, recorded in DETECTION.items()},
+        "malicious": len(record["malicious"]),
+        "over_budget": record["over_budget"],
+        "skipped": record["skipped"],
+        "events": len(record["events"]),
+        **{f"seconds_{phase}": record["seconds"][phase] for phase in PHASES},
+        **{f"clean_{name}": other.get(name) for name in MODEL},
+        "clean_success": _success(clean) if clean else None,
+        **{damage: _worse_by(name, record.get(name), compared.get(name)) for damage, name in DAMAGE.items()},
+    }
+
+
+def _worse_by(name: str, value: float | None, clean: float | None) -> float | None:
+    """How much worse a metric of the model is than in the clean run; None where either was not measured."""
+    return None if value is None or clean is None else worth(name, clean) - worth(name, value)
+
+
+def _success(record: Record) -> float | None:
+    success: float | None = record["target_success"] if record["asr"] is None else record["asr"]
+    return success
+
+
+def _differing(tables: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [key for key in differing(tables) if key not in ("name", "seed")]
+
+
+def _type_of(values: Iterable[Any]) -> Any:
+    """Numbers and truths as such, all else as text; what some runs have not is null."""
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds == {bool}:
+        return pl.Boolean
+    if kinds == {int}:
+        return pl.Int64
+    return pl.Float64 if kinds and kinds <= {int, float} else pl.String
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,73 @@
+"""What made runs others than those that were asked for, by their records."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from fedpoison.contract.vocabulary import NOTHING_LEFT, Record
+from fedpoison.runs.files import RunFiles
+
+
+def happened(folders: Sequence[RunFiles]) -> list[str]:
+    """What happened to these runs that no number shows, a sentence each with the rounds and runs it happened in."""
+    counts: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for folder in folders:
+        records = folder.records()
+        for note, count in _rounds(records, folder.described()[1]).items():
+            counts.setdefault(note, []).append((count, len(records)))
+    said = []
+    for (what, why), found in counts.items():
+        rounds, played = (_span(values) for values in zip(*found, strict=True))
+        among = f" in {len(found)} of {len(folders)} runs" if len(folders) > 1 else ""
+        said.append(f"{rounds} of {played} rounds{what}{among}: {why}")
+    return said
+
+
+def unattacked(records: Sequence[Record], labels: Mapping[str, Any]) -> bool:
+    """Whether a run with an attack was played without it: no malicious client took part, or all did as honest ones."""
+    return labels["attack"] != "none" and all(
+        set(record["malicious"]) <= {client for event in _events(record, "unattacked") for client in event["clients"]}
+        for record in records
+    )
+
+
+def unlearned(records: Sequence[Record]) -> bool:
+    """Whether every round was skipped: the model is the one it was at the start."""
+    return all(record["skipped"] for record in records)
+
+
+def _rounds(records: Sequence[Record], labels: Mapping[str, Any]) -> dict[tuple[str, str], int]:
+    """By what happened and why: in how many of a run's rounds."""
+    found: dict[tuple[str, str], int] = {}
+    for record in records:
+        for note in dict.fromkeys(_round(record)):
+            found[note] = found.get(note, 0) + 1
+    if records and labels["attack"] != "none" and not any(record["malicious"] for record in records):
+        found["", f"{labels['attack']}: no malicious client took part"] = len(records)
+    return found
+
+
+def _round(record: Record) -> Iterator[tuple[str, str]]:
+    malicious = set(record["malicious"])
+    aside = _events(record, "set_aside")
+    for event in _events(record, "skipped"):
+        yield " were skipped", event["detail"] + (_left_nothing(aside) if event["detail"] == NOTHING_LEFT else "")
+    for event in _events(record, "attack", "unattacked", "uncounted"):
+        yield "", event["detail"]
+    theirs = [event for event in aside if malicious.intersection(event["clients"])]
+    if malicious and malicious <= {client for event in theirs for client in event["clients"]} and not record["skipped"]:
+        yield "", f"what the attackers sent was set aside ({' or '.join(event['detail'] for event in theirs)})"
+
+
+def _events(record: Record, *what: str) -> list[Mapping[str, Any]]:
+    return [event for event in record["events"] if event["what"] in what]
+
+
+def _left_nothing(aside: Sequence[Mapping[str, Any]]) -> str:
+    why = " or ".join(event["detail"] for event in aside)
+    return (f" (all {why})" if why else "") + ("; is the learning rate too large?" if why == "not finite" else "")
+
+
+def _span(values: Iterable[int]) -> str:
+    """One number, or the least and the most."""
+    found = sorted(set(values))
+    return f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
