@@ -1,6 +1,6 @@
 """Who holds which samples, clean and poisoned, and who takes part in a round."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
