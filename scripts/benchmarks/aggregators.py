@@ -19,6 +19,7 @@ from turns import (
     Bar,
     Program,
     Turn,
+    announce,
     arguments,
     best,
     console,

@@ -21,6 +21,7 @@ from turns import (
     Bar,
     Program,
     Turn,
+    announce,
     arguments,
     console,
     draw,
