@@ -290,7 +290,11 @@ def test_from_a_file_to_results_as_a_new_user_goes(tmp_path: Path, capsys: pytes
     assert cli.main(["preview", str(tmp_path / "bank.toml"), "--out", str(tmp_path / "bank.png")]) == 0
     assert "│ Düren │ 3 │ 243 │" in " ".join(capsys.readouterr().out.split())
     frame = run(table, out=tmp_path / "results").frame()
-    assert frame["accuracy"].to_list()[-1] > 0.9
+    assert frame["auc"][-1] > 0.8
+    assert frame["worst_decile_auc"][-1] <= frame["client_auc"][-1]  # the worst site, and the mean of the four
+    capsys.readouterr()
+    assert cli.main(["table", str(tmp_path / "results"), "--metric", "client_auc"]) == 0
+    assert f"{frame['client_auc'][-1]:.3f}" in capsys.readouterr().out
     assert "revision" not in parse(table).table()["data"]
 
 
