@@ -18,7 +18,7 @@ _PLACES = {
     "craft": "api",
     "data_attack": "contract.registry",
     "dataset": "contract.registry",
-    "load": "report.frame",
+    "load": "runs.frame",
     "model": "contract.registry",
     "partition": "contract.registry",
     "preaggregator": "contract.registry",
