@@ -47,7 +47,8 @@ def list_(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = F
         return
     from rich.table import Column, Table
 
-    table = Table("name", "what it is", "licence", "here", Column("comes from", overflow="fold"))
+    heads = ("what it is", "licence", "here", "comes from")
+    table = Table(Column("name", no_wrap=True), *(Column(head, overflow="fold") for head in heads))
     for row in rows:
         where = ", or ".join(row["sources"]) or ("you" if row["yours"] else "the package")
         table.add_row(row["name"], row["summary"], row["licence"], "yes" if row["here"] else "no", where)

@@ -84,8 +84,8 @@ MUTANTS = [
     (
         "its smoothing ignores the updates' scale",
         "defences/aggregators/geometric_median.py",
-        "clamp(min=smoothing * scale)",
-        "clamp(min=0.1)",
+        "smoothing if rfa else smoothing * scale",
+        "smoothing if rfa else 0.1",
         RULES,
     ),
     (
@@ -276,7 +276,13 @@ MUTANTS = [
         "square_().sum(dim=0) / (len(exact) - 1)",
         UPDATE,
     ),
-    ("ALIE hides an impossible z", "attacks/updates/alie.py", "            say(", "            str(", UPDATE),
+    (
+        "ALIE hides an impossible z",
+        "attacks/updates/alie.py",
+        "if z is None and not 0 < usual < math.inf:",
+        "if z is None and math.isnan(usual):",
+        UPDATE,
+    ),
     ("IPM forgets to turn", "attacks/updates/ipm.py", "-epsilon *", "epsilon *", UPDATE),
     (
         "colluders overshoot",

@@ -173,7 +173,8 @@ def test_a_failed_run_is_exit_code_1_and_the_others_are_finished(call: Call, tmp
     code, out, err = call("run", path, "--out", tmp_path / "out")
     assert code == 1
     (error,) = (tmp_path / "out").rglob("error.txt")
-    assert err == f"fedpoison: {error.parent} failed: ArithmeticError: no idea (the traceback is in its error.txt)\n"
+    why = "rule.py:9: broken fails with ArithmeticError: no idea (the traceback is in its error.txt)"
+    assert err == f"fedpoison: {error.parent} failed: {tmp_path}/{why}\n"
     assert "1/2  mean · none · seed 0" in out
     assert f"1 run in {out.split('1 run in ')[1].split(' s')[0]} s, kept in {tmp_path}/out/small" in out
     for command in ("show", "plot"):
@@ -358,7 +359,7 @@ def test_list_as_json_has_the_defaults_and_the_bounds(call: Call) -> None:
     assert rules["trimmed_mean"]["kappa"] == "f/(n - 2*f)"
     assert rules["mean"]["kappa"] is None
     assert rules["centered_clipping"]["options"] == {"tau": 10.0, "iterations": 1}
-    assert rules["multi_krum"]["options"] == {"m": None}
+    assert rules["multi_krum"]["options"] == {"m": None, "weighting": None}
 
 
 def test_nothing_is_both_there_and_left_out() -> None:

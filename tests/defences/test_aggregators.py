@@ -509,7 +509,7 @@ def test_the_functions_themselves_do_not_change_their_input() -> None:
     gram = torch.cat([matrix, matrix[:1]]) @ torch.cat([matrix, matrix[:1]]).T
     copies = [t.clone() for t in (matrix, distances, gram)]
     krum(distances, 1)
-    multi_krum(distances, 1)
+    multi_krum(distances, 1, torch.ones(7))
     trimmed_mean(matrix, 1)
     median(matrix)
     centered_clipping(gram, 7)

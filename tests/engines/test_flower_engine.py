@@ -192,7 +192,7 @@ def test_a_given_stack_is_told_to_the_clients() -> None:
     table, told = {**TABLE, **OTHERS["stacks-of-three"]}, []
 
     def engine_of(text: str) -> Engine:
-        told.append(json.loads(text)["engine"])
+        told.append(json.loads(text)["experiment"]["engine"])
         return trainer(text)
 
     with grids.lending(Scattered(client_app(engine_of), 6)):

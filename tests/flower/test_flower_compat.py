@@ -96,7 +96,7 @@ def test_a_simulation_can_be_run_from_python() -> None:
 
 
 def test_something_can_be_called_before_threads_are_joined() -> None:
-    code = "import threading as t; e = t.Event(); w = t.Thread(target=e.wait); from fedpoison.flower import compat; "
+    code = "import threading as t; e = t.Event(); w = t.Thread(target=e.wait); from fedpoison.engines import compat; "
     code += "compat.before_threads_are_joined(e.set); w.start()"
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60)
     assert done.returncode == 0, "Python has changed threading._register_atexit: simulations would never end"

@@ -9,9 +9,8 @@ from fedpoison.contract.registry import aggregator
 from fedpoison.linalg.gram import geometry
 from fedpoison.types import Gram, Layer, Updates, Weights
 
-_ITERATIONS = 100
-_STARTS = 24
-"""Rows of which each two are tried as the clusters' first centres."""
+Density = Literal["angles", "cosines"]
+_ITERATIONS, _STARTS = 100, 24  # of Lloyd's; rows of which each two are tried as the clusters' first centres
 
 
 def _output_layer(layers: tuple[Layer, ...]) -> tuple[Layer, Layer | None]:
@@ -22,17 +21,15 @@ def _output_layer(layers: tuple[Layer, ...]) -> tuple[Layer, Layer | None]:
 
 
 def _lacks(layers: tuple[Layer, ...], **options: str) -> list[str]:
-    if any(len(layer.shape) == 2 for layer in layers):
-        return []
-    there = ", ".join(f"{layer.name} {list(layer.shape)}" for layer in layers)
-    return [f"lfighter looks at an output layer [classes, features], and there is none in {there}"]
+    there, missing = ", ".join(f"{layer.name} {list(layer.shape)}" for layer in layers), "there is none in"
+    found = any(len(layer.shape) == 2 for layer in layers)
+    return [] if found else [f"lfighter looks at an output layer [classes, features], and {missing} {there}"]
 
 
 def two_means(rows: Updates) -> Tensor:
     """Which rows are in the second of two clusters with the least sum of squared distances to their means.
 
-    Lloyd's iterations from all pairs of rows, or of those that are farthest from each other if there are many, so that
-    neither chance nor the rows' order counts; the best result is taken. All in the first if the rows are equal.
+    Lloyd's from all pairs of rows, of many those farthest apart; the best is taken. All in the first if rows are equal.
     """
     gram, distances = geometry(rows)
     apart = [int(distances.sum(dim=1).argmax())]
@@ -46,8 +43,8 @@ def two_means(rows: Updates) -> Tensor:
         before, second = second, far < near
         if torch.equal(before, second):
             break
-    spreads = torch.minimum(near, far).sum(dim=1)
-    return second[spreads.argmin()] if len(second) else torch.zeros(len(rows), dtype=torch.bool)
+    best = torch.minimum(near, far).sum(dim=1).argmin() if len(second) else None
+    return torch.zeros(len(rows), dtype=torch.bool) if best is None else second[best]
 
 
 def _squared_distances_to_means(gram: Gram, members: Tensor) -> Tensor:
@@ -57,7 +54,7 @@ def _squared_distances_to_means(gram: Gram, members: Tensor) -> Tensor:
     return (gram.diagonal() - 2 * reach + (weights * reach).sum(dim=1, keepdim=True)).clamp(min=0)
 
 
-def _inverse_density(rows: Updates, density: str) -> float:
+def _inverse_density(rows: Updates, density: Density) -> float:
     """How far apart a cluster's gradients point: for each the worst other, averaged."""
     units = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
     if density == "cosines":
@@ -75,26 +72,23 @@ def _inverse_density(rows: Updates, density: str) -> float:
     withstands="huge rows in one direction",
     check=_lacks,
 )
-def lfighter(
-    updates: Updates, layers: tuple[Layer, ...], *, density: Literal["angles", "cosines"] = "angles"
-) -> Weights:
+def lfighter(updates: Updates, layers: tuple[Layer, ...], *, density: Density = "angles") -> Weights:
     """Average all but the smaller or denser of two clusters of the two most moved classes' output weights.
 
-    Jebreel et al. 2022 (LFighter, 2024): each class's magnitude, its weights' norm and its bias's size, is summed over
-    the clients; the weights of the two classes with the largest are clustered by k-means; the cluster with the lower
-    score, its share of the clients times its inverse density, is left out, of equal scores the smaller one, and nobody
-    if they are equal in size too. Inverse density is the mean over the cluster of each gradient's largest angle to
-    another; "cosines" takes one less the least cosine, 0 at most, as their later code does. Their second procedure,
-    for clients that hold one class each, is not here. It looks for flipped labels only: a huge row decides which
-    classes are looked at, and two in opposite directions take the honest clients into a cluster of theirs.
+    Jebreel et al. 2022: each class's magnitude, its weights' norm and its bias's size, is summed over the clients; the
+    weights of the two classes with the largest are clustered by k-means; the cluster with the lower score, its share
+    of the clients times its inverse density, is left out, of equal scores the smaller one, and nobody if they are equal
+    in size too. Inverse density is the mean over the cluster of each gradient's largest angle to another; "cosines"
+    takes one less the least cosine, 0 at most, as their later code does. Their second procedure, for clients that hold
+    one class each, is not here. A huge row decides which classes are looked at, and two in opposite directions take
+    the honest clients into a cluster of theirs.
     """
     weight, bias = _output_layer(layers)
     matrices = updates[:, weight.columns].double().unflatten(1, weight.shape)
     magnitudes = matrices.norm(dim=2).sum(dim=0)
     if bias:
         magnitudes += updates[:, bias.columns].double().abs().sum(dim=0)
-    classes = magnitudes.argsort(descending=True, stable=True)[:2]
-    gradients = matrices[:, classes].flatten(1)
+    gradients = matrices[:, magnitudes.argsort(descending=True, stable=True)[:2]].flatten(1)
     second = two_means(gradients)
     kept = torch.ones_like(second)
     if second.any():
