@@ -382,15 +382,15 @@ MUTANTS = [
     (
         "Lloyd takes one step",
         "defences/aggregators/lfighter.py",
-        "_ITERATIONS = 100",
-        "_ITERATIONS = 1",
+        "_STARTS = 100, 24",
+        "_STARTS = 1, 24",
         "tests/defences/test_layer_rules.py",
     ),
     (
         "one start",
         "defences/aggregators/lfighter.py",
-        "_STARTS = 24",
-        "_STARTS = 2",
+        "_STARTS = 100, 24",
+        "_STARTS = 100, 2",
         "tests/defences/test_layer_rules.py",
     ),
 ]

@@ -479,7 +479,7 @@ MUTANTS = [
     # The bench
     (
         "the best round is chosen on the test set",
-        "report/pivot.py",
+        "report/rounds.py",
         "turned = pl.col(validated)",
         "turned = pl.col(VALIDATION[validated])",
         PIVOT,
@@ -670,7 +670,7 @@ MUTANTS = [
         "                break\n        console",
         FETCH,
     ),
-    ("a new label of the test part becomes another class", "data/tables.py", "if unknown or train", "if train", TABLES),
+    ("a new label of the test part becomes another class", "data/tables.py", "elif unknown:", "elif False:", TABLES),
     ("lists of bytes are not scaled", "data/files.py", "numbers / 255 if", "numbers if", TABLES),
     (
         "an edited table keeps its runs",
@@ -708,9 +708,9 @@ MUTANTS = [
     ("blocks draw in any order", "defences/defence.py", "if before and drawn() != before:", "if False:", USERCODE),
     (
         "test rows are standardised by themselves",
-        "data/tables.py",
-        "known = numbers[: len(train)]",
-        "known = numbers",
+        "data/columns.py",
+        "known = numbers[:n_train].drop_nulls()",
+        "known = numbers.drop_nulls()",
         TABLES,
     ),
     ("spam's headers are left in", "data/text.py", '.partition("\\n\\n")[2].strip()', ".strip()", TABLES),
@@ -721,7 +721,7 @@ MUTANTS = [
         'Stream(self.seed + id(self) % 97, "batches", self.round, task.client)',
         f"{PLANNING} {ENGINES}",
     ),
-    ("--only is not heeded", "config/sweep.py", "if choice.has(run)}", "}", PLANNING),
+    ("--only is not heeded", "config/sweep.py", "if _has(choice, known[run.hash])}", "}", PLANNING),
     (
         "the root update is trained on a client's data",
         "clients/federation.py",
