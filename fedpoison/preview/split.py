@@ -1,10 +1,12 @@
 """What a partition made of the data: who holds how many samples of which class."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib as mpl
@@ -28,6 +30,8 @@ from fedpoison.runs.simulation import build
 
 _SHOWN = 40
 """Clients that a table or the ticks of a picture have room for; of more, the table shows the extremes."""
+_TITLE = 36
+"""Characters of a line of a panel's title."""
 _FORMATS = (".png", ".pdf", ".svg")
 
 
@@ -134,24 +138,47 @@ def summary(split: Split) -> str:
 
 def draw(found: Sequence[Split]) -> Figure:
     """Stacked bars, a bar a client and a colour a class, a panel a split; malicious clients have a red tick."""
-    columns = min(len(found), 3)
-    rows = -(-len(found) // columns)
+    columns = len(found) if len(found) <= 3 else math.ceil(math.sqrt(len(found)))
+    titles = [_title(split.title) for split in found]
     clients = max(len(split.counts) for split in found)
-    height = min(max(1.2 + 0.11 * clients, 2.2), 6.5)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.9 * columns + 0.9, height * rows), squeeze=False)
+    height, lines = min(max(0.11 * clients, 1.3), 5.3), max(title.count("\n") + 1 for title in titles)
+    figure, axes = _panels(-(-len(found) // columns), columns, height, 0.1 + 0.16 * lines)
     colours = _colours(max(split.counts.shape[1] for split in found))
-    for ax, split in zip(axes.flat, found, strict=False):
+    for ax, split, title in zip(axes, found, titles, strict=False):
         _bars(ax, split, colours)
-    for ax in axes.flat[len(found) :]:
-        ax.set_visible(False)
-    for row in axes:
-        row[0].set_ylabel("client")
+        ax.set_title(title, fontsize="medium")
+    for ax in axes[len(found) :]:
+        ax.remove()
+    for ax in axes[: len(found) : columns]:
+        ax.set_ylabel("client")
     handles: list[Any] = [Patch(color=colour, label=str(c)) for c, colour in enumerate(colours)]
     shown = handles if len(handles) <= 20 else [*handles[:3], *handles[-3:]]
     if any(split.malicious for split in found):
         shown = [*shown, Line2D([], [], color="#D00000", marker="<", linestyle="", label="malicious")]
-    figure.legend(handles=shown, title="class", loc="outside right center", frameon=False)
+    figure.legend(handles=shown, title="class", loc="center right", frameon=False)
     return figure
+
+
+def _title(title: str) -> str:
+    """A panel's title in lines that are as wide as the panel; an option and its value stay together."""
+    kept = title.replace(" = ", "\0=\0").split(": ", 1)
+    return "\n".join(line for part in kept for line in wrap(part, _TITLE)).replace("\0", " ")
+
+
+def _panels(rows: int, columns: int, height: float, title: float) -> tuple[Figure, list[Axes]]:
+    """Axes of this height under titles of that height, in inches, left of a legend; none gives way to others."""
+    left, below, width, gap, legend = 0.55, 0.45, 2.3, 0.5, 1.2
+    whole = left + columns * width + (columns - 1) * gap + legend, rows * (title + height + below)
+    figure, axes = plt.subplots(rows, columns, figsize=whole, squeeze=False, layout="none")
+    figure.subplots_adjust(
+        left=left / whole[0],
+        right=1 - legend / whole[0],
+        bottom=below / whole[1],
+        top=1 - title / whole[1],
+        wspace=gap / width,
+        hspace=(title + below) / height,
+    )
+    return figure, list(axes.flat)
 
 
 def save(found: Sequence[Split], out: Path) -> Path:
@@ -191,9 +218,8 @@ def _bars(ax: Axes, split: Split, colours: list[Any]) -> None:
     ax.set_ylim(len(places) - 0.4, -0.6)
     ax.set_xlim(0, 1.05 * max(ends))
     ax.set_xlabel("samples")
-    ax.set_title(split.title.replace(": ", "\n", 1), fontsize="medium")
     ax.grid(visible=False, axis="y")
-    ax.locator_params(axis="y", integer=True)
+    ax.locator_params(integer=True)
 
 
 def _colours(count: int) -> list[Any]:

@@ -1,16 +1,19 @@
 """The preview of a partition: right counts, a table that fits, a picture."""
 
 import json
+from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 import tomli_w
 import torch
 
 from fedpoison import cli
 from fedpoison.config.sweep import load
-from fedpoison.preview.split import draw, save, splits
+from fedpoison.preview.split import Split, draw, save, splits
 from fedpoison.runs.simulation import build
 
 
@@ -59,6 +62,25 @@ def test_the_bars_have_the_counts(clients: int) -> None:
     assert torch.equal(widths.long(), split.counts)
     (marks,) = ax.lines
     assert sorted(marks.get_ydata()) == sorted(split.malicious)
+
+
+@pytest.mark.parametrize(("panels", "clients"), [(1, 20), (2, 100), (3, 5), (4, 20), (5, 5), (9, 5), (20, 5)])
+def test_no_panel_gives_way_to_another(panels: int, clients: int) -> None:
+    counts, malicious = torch.full((clients, 2), 750), frozenset(range(clients))
+    long = "mine.py:hospitals (wards = [1, 2, 3], min_samples = 5): digits, 2 malicious"
+    titles = ["iid: digits", long, "dirichlet (alpha = 0.1): digits, 2 malicious"]
+    found = [Split(titles[i % 3], counts, torch.zeros(clients), malicious) for i in range(panels)]
+    with plt.style.context(str(files("fedpoison.report") / "paper.mplstyle")):
+        figure = draw(found)
+        figure.draw_without_rendering()
+        boxes = [ax.get_tightbbox() for ax in figure.axes] + [figure.legends[0].get_window_extent()]
+        heights = {ax.get_window_extent().height / figure.dpi for ax in figure.axes}
+        plt.close(figure)
+    assert len(boxes) == panels + 1
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
+    assert min(heights) == pytest.approx(max(heights))
+    assert min(heights) > 1
 
 
 def test_the_command_prints_a_table_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
