@@ -6,7 +6,7 @@ An update is local parameters minus global parameters.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt, Interval
@@ -45,6 +45,8 @@ Labels = Int[Tensor, " samples"]
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
+Threshold = Positive | Literal["median"]
+"""A length on the scale of the updates, or the median of a round's lengths."""
 Share = Annotated[float, Interval(ge=0, le=1)]
 Count = Annotated[int, Ge(1)]
 Seed = Annotated[int, Interval(ge=-(2**63), lt=2**64)]

@@ -42,6 +42,7 @@ def statistics(subject: Subject, case: Case) -> dict[str, Any]:
         "layers": given.layers,
         "base": lambda updates, f: updates.double().quantile(0.5, dim=0).to(updates.dtype),
         "probe": given.probe,
+        "say": lambda text: None,
         "rng": given.stream.torch(),
         "state": {},
     }

@@ -19,7 +19,7 @@ from fedpoison.types import Chosen, Noisy, Planted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_NOT_BY_BLOCKS = {"state", "rng", "previous", "params", "root_update", "layers", "base", "probe"}
+_NOT_BY_BLOCKS = {"state", "rng", "previous", "params", "root_update", "layers", "base", "probe", "say"}
 """What a coordinate-wise rule cannot ask for."""
 ENTRIES: dict[str, dict[str, Entry]] = {kind: {} for kind in VOCABULARY}
 LEFT_OUT: dict[str, dict[str, str]] = {kind: {} for kind in VOCABULARY}

@@ -17,6 +17,7 @@ _ROWS = {
     "previous": "[d] last round's aggregate, zero before there was one",
     "root_update": "[d] what the same training on the server's root set gives",
     "params": "[d] the global parameters of this round",
+    "say": "str -> None: put a remark among the round's events; one of every round is said with the results",
     "rng": "torch.Generator, this round's stream",
 }
 VOCABULARY: dict[str, dict[str, str]] = {

@@ -182,9 +182,10 @@ class Defence:
         verdict = chain._aggregate(rows, norms[kept], replace(situation, f=f, client_ids=ids, sizes=sizes))
         made = verdict.update.to(situation.params.dtype)
         if not torch.stack(made.aminmax()).isfinite().all():
-            return _skip(situation, norms, events, "the aggregate is not finite")
+            return _skip(situation, norms, (*events, *verdict.events), "the aggregate is not finite")
         weights = _spread(verdict.weights, kept, len(updates), 0.0)
         flagged = _spread(verdict.flagged, kept, len(updates), True)
+        events = (*events, *verdict.events)
         return replace(verdict, update=made, norms=norms, weights=weights, flagged=flagged, events=events)
 
     def _aggregate(
@@ -196,17 +197,17 @@ class Defence:
         origin = updates.new_zeros(updates.shape[1] if self.references else 0)
         references = {name: origin if (vector := vectors.get(name)) is None else vector for name in self.references}
         rows = Rows(updates, norms, situation.sizes.double(), references)
-        rng = rng or situation.stream.torch()
+        rng, said = rng or situation.stream.torch(), list[Event]()
         for entry, options, f in [told(step, situation.f) for step in self.pre]:
-            mixing = entry.call(self._supply(entry, rows, replace(situation, f=f), rng), options)
+            mixing = entry.call(self._supply(entry, rows, replace(situation, f=f), rng, said), options)
             into = entry.count("rows", rows.count, **options) if entry.rows else rows.count
             rows = rows.mixed(as_mixing(entry, mixing, into, rows.count))
-        return self._apply_rule(rows, situation, rng)
+        return replace(self._apply_rule(rows, situation, rng, said), events=tuple(said))
 
-    def _apply_rule(self, rows: Rows, situation: Situation, rng: torch.Generator) -> Verdict:
+    def _apply_rule(self, rows: Rows, situation: Situation, rng: torch.Generator, said: list[Event]) -> Verdict:
         entry, options, f = told(self.rule, situation.f)
         situation = replace(situation, f=f)
-        supply = self._supply(entry, rows, situation, rng)
+        supply = self._supply(entry, rows, situation, rng, said)
         if entry.coordinatewise:
 
             def rule(block: Updates) -> Update:
@@ -236,7 +237,9 @@ class Defence:
         flagged = given[: rows.count] == 0 if decided else None
         return Verdict(update, weights=weights, flagged=flagged, state=state)
 
-    def _supply(self, entry: Entry, rows: Rows, situation: Situation, rng: torch.Generator) -> dict[str, Any]:
+    def _supply(
+        self, entry: Entry, rows: Rows, situation: Situation, rng: torch.Generator, said: list[Event]
+    ) -> dict[str, Any]:
         makers: dict[str, Callable[[], Any]] = {
             "n": lambda: rows.count,
             "f": lambda: situation.f,
@@ -252,6 +255,7 @@ class Defence:
             "layers": lambda: situation.layers,
             "base": lambda: self._base(situation, rng),
             "probe": lambda: situation.probe,
+            "say": lambda: lambda text: said.append(Event("defence", detail=f"{entry.name}: {text}")),
             "rng": lambda: rng,
             "state": lambda: {name: value.clone() for name, value in situation.state.items()},
         }

@@ -41,6 +41,9 @@ def _rounds(records: Sequence[Record], labels: Mapping[str, Any]) -> dict[tuple[
     for record in records:
         for note in dict.fromkeys(_round(record)):
             found[note] = found.get(note, 0) + 1
+    played = [record for record in records if not record["skipped"]]
+    said = [{event["detail"] for event in _events(record, "defence")} for record in played]
+    found |= {("", each): len(played) for each in sorted(set.intersection(*said) if said else ())}
     if records and labels["attack"] != "none" and not any(record["malicious"] for record in records):
         found["", f"{labels['attack']}: no malicious client took part"] = len(records)
     return found

@@ -116,13 +116,13 @@ MUTANTS = [
     (
         "norm clipping divides by those clipped",
         "defences/aggregators/norm_clipping.py",
-        ".clamp(max=1) / len(norms)",
-        ".clamp(max=1)\n    shares = shares / shares.sum()",
+        "left / len(norms)",
+        "left / left.sum()",
         "tests/defences/test_composite_rules.py",
     ),
     (
         "norm clipping lengthens",
-        "defences/aggregators/norm_clipping.py",
+        "defences/clip.py",
         ".clamp(max=1)",
         "",
         "tests/defences/test_composite_rules.py",

@@ -91,8 +91,8 @@ MUTANTS = [
     (
         "centered clipping adds up instead of averaging",
         "defences/aggregators/centered_clipping.py",
-        ".clamp(max=1) / n",
-        ".clamp(max=1)",
+        "steps = left[-1] / n",
+        "steps = left[-1]",
         RULES,
     ),
     (

@@ -1,10 +1,13 @@
 """Centered clipping: distrust whoever is far from last round's aggregate."""
 
+from collections.abc import Callable
+
 import torch
 
 from fedpoison.contract.registry import aggregator
 from fedpoison.defences.aggregators.geometric_median import squared_distances_to
-from fedpoison.types import Count, Gram, Positive, Weights
+from fedpoison.defences.clip import left_of, tell
+from fedpoison.types import Count, Gram, Threshold, Weights
 
 
 @aggregator(
@@ -14,17 +17,23 @@ from fedpoison.types import Count, Gram, Positive, Weights
     references=("previous",),
     claims=("permutation",),
 )
-def centered_clipping(gram: Gram, n: int, *, tau: Positive = 10.0, iterations: Count = 1) -> Weights:
+def centered_clipping(
+    gram: Gram, n: int, say: Callable[[str], None], *, tau: Threshold = "median", iterations: Count = 1
+) -> Weights:
     """Move from the previous aggregate by the mean of the differences to it, each clipped to length tau.
 
     Karimireddy et al. 2021: v ← v + 1/n Σ (x_i − v) · min(1, tau / ‖x_i − v‖), `iterations` times, starting at
-    the previous round's aggregate (zero in the first). tau is in the units of the updates.
+    the previous round's aggregate (zero in the first). tau is in the units of the updates, or "median": of the
+    distances to v, anew each time. The paper's tau = 10/(1 − β) is for gradients under momentum β; updates of whole
+    local training are rarely as long, and it is the mean then, which is said.
     """
     weights = torch.zeros(n + 1, dtype=torch.float64)
     weights[-1] = 1
+    left = []
     for _ in range(iterations):
-        distances = squared_distances_to(gram, weights)[:n].sqrt()
-        steps = (tau / distances).clamp(max=1) / n
+        left.append(left_of(squared_distances_to(gram, weights)[:n].sqrt(), tau))
+        steps = left[-1] / n
         weights = weights * (1 - steps.sum())
         weights[:n] += steps
+    tell(say, torch.stack(left), "tau", tau)
     return weights

@@ -28,12 +28,13 @@ def foolsgold(
     state: State,
     *,
     kappa: Positive = 1.0,
-    combine: Literal["sum", "average"] = "sum",
+    combine: Literal["sum", "average"] = "average",
 ) -> tuple[Weights, State]:
     """Weigh each client by how little the sum of its updates so far resembles anybody else's.
 
-    Fung et al. 2020, Algorithm 1, on all parameters (the paper may weigh them by how indicative they are). The server
-    adds Σ v_i · Δ_i, made for single gradient steps; "average" divides by Σ v_i, for updates of whole local training.
+    Fung et al. 2020, Algorithm 1, on all parameters (the paper may weigh them by how indicative they are). Its server
+    adds Σ v_i · Δ_i ("sum"), made for single gradient steps; of updates of whole local training that is many times a
+    step, so unless told otherwise it divides by Σ v_i.
     Where everybody is everybody's double all weights are 0, and so is the aggregate. An update's length is not
     looked at, and honest clients with the same data are taken for sybils. The memory is one row [d] for each client
     ever seen: as many numbers as the updates of all clients, copied each round and saved with each checkpoint.

@@ -1,9 +1,12 @@
 """Static norm clipping."""
 
+from collections.abc import Callable
+
 import torch
 
 from fedpoison.contract.registry import preaggregator
-from fedpoison.types import Mixing, Norms, Positive
+from fedpoison.defences.clip import left_of, tell
+from fedpoison.types import Mixing, Norms, Threshold
 
 
 @preaggregator(
@@ -13,9 +16,12 @@ from fedpoison.types import Mixing, Norms, Positive
     keeps_clients=True,
     references=("origin",),
 )
-def clipping(norms: Norms, *, threshold: Positive = 1.0) -> Mixing:
+def clipping(norms: Norms, say: Callable[[str], None], *, threshold: Threshold = "median") -> Mixing:
     """Scale each update down to at most `threshold` in Euclidean norm.
 
-    Sun et al. 2019. The threshold is in the units of the updates.
+    Sun et al. 2019, who choose the threshold for their data: it is in the units of the updates, or "median", that of
+    the round's norms.
     """
-    return torch.diag((threshold / norms).clamp(max=1))
+    left = left_of(norms, threshold)
+    tell(say, left, "threshold", threshold)
+    return torch.diag(left)
