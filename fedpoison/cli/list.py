@@ -1,6 +1,7 @@
 """`fedpoison list`."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -9,18 +10,23 @@ from fedpoison.cli import app, output
 from fedpoison.common.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from fedpoison.contract.entry import Entry
 
 KINDS = {
     "aggregators": ("aggregator",),
     "preaggregators": ("preaggregator",),
-    "attacks": ("data_attack", "update_attack"),
+    "attacks": ("data_attack", "update_attack", "training_attack"),
     "datasets": ("dataset",),
     "models": ("model",),
     "partitions": ("partition",),
     "engines": ("engine",),
 }
 Kind = Literal["aggregators", "preaggregators", "attacks", "datasets", "models", "partitions", "engines"]
+
+_WORDS, _DESCRIPTION = 16, 30
+"""The least width of a column of words, and of what each does."""
 
 
 @app.command(name="list")
@@ -31,7 +37,7 @@ def list_(
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
     markdown: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """List what there is of a kind, and of rules also what was left out and why.
+    """List what there is of a kind, and what was left out and why.
 
     Examples:
 
@@ -66,17 +72,30 @@ def list_(
         lines = [heads, ["---"] * len(heads), *rows]
         print("\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines))
         return
-    from rich.table import Column, Table
-
-    narrow = [max(len(word) for row in rows for word in [*row[k].split(), heads[k]]) for k in range(2, len(heads))]
-    columns = [Column(head, width=max(width, 16)) for head, width in zip(heads[2:], narrow, strict=True)]
-    table = Table(Column(heads[0], no_wrap=True), Column(heads[1], ratio=1), *columns, expand=True)
-    for row in rows:
-        table.add_row(*row)
     console = output()
-    console.print(table)
+    console.print(_table(heads, rows, console.width))
     for _, name, why in missing:
         console.print(f"left out: {name}: {why}", markup=False)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> "Table":
+    """A column a heading; where this leaves too little for what each does, all that is said of one in one column."""
+    from rich.table import Column, Table
+
+    needs = [max(_WORDS, *(len(word) for row in rows for word in row[k].split())) for k in range(2, len(heads))]
+    room = width - max(len(row[0]) for row in rows) - sum(needs) - 3 * len(heads) - 1
+    if room < _DESCRIPTION:
+        made = Table(Column(heads[0], no_wrap=True), Column(heads[1], overflow="fold"), show_lines=True)
+        for name, does, *said in rows:
+            more = [f"{head}: {text}" for head, text in zip(heads[2:], said, strict=True) if text]
+            made.add_row(name, "\n".join([does, *more]))
+        return made
+    # a width beside a ratio is the least that a column has
+    columns = [Column(head, width=need, ratio=2) for head, need in zip(heads[2:], needs, strict=True)]
+    made = Table(Column(heads[0], no_wrap=True), Column(heads[1], ratio=3), *columns, expand=True)
+    for row in rows:
+        made.add_row(*row)
+    return made
 
 
 def _row(entry: "Entry", by_need: bool) -> list[str]:

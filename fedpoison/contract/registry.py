@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NOT_BY_BLOCKS = {"state", "rng", "previous", "params", "root_update", "layers", "base", "probe", "say"}
 """What a coordinate-wise rule cannot ask for."""
 ENTRIES: dict[str, dict[str, Entry]] = {kind: {} for kind in VOCABULARY}
-LEFT_OUT: dict[str, dict[str, str]] = {kind: {} for kind in VOCABULARY}
+LEFT_OUT: dict[str, dict[str, str]] = {}
 """What the field has and the package has not, by kind and name, with what is missing."""
 
 
@@ -99,7 +99,7 @@ def _decorator(kind: str, **traits: Any) -> Callable[[F], F]:
 
 def leave_out(kind: str, **names: str) -> None:
     """Say of algorithms by what name the field has them and what is missing here, a sentence each."""
-    LEFT_OUT[kind] |= names
+    LEFT_OUT.setdefault(kind, {}).update(names)
 
 
 @_with_parentheses

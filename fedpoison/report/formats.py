@@ -18,10 +18,11 @@ _LEAST = 8
 def text(heads: Sequence[str], body: Sequence[Sequence[str]], names: int, width: int) -> list[Table]:
     """Tables for a terminal of so many characters: as many columns in one as fit, the first `names` in each.
 
-    No number is cut: headings are wrapped, and what does not fit goes to the next table.
+    No number is cut: headings and keys are wrapped, and what does not fit goes to the next table.
     """
     columns = [(head, [line[i] for line in body]) for i, head in enumerate(heads)]
-    needs = [max(map(cell_len, [*map(str.rstrip, _PART.findall(head)), *cells])) for head, cells in columns]
+    words = [(head, cells if i >= names else " ".join(cells).split()) for i, (head, cells) in enumerate(columns)]
+    needs = [max(map(cell_len, [*map(str.rstrip, _PART.findall(head)), *cells])) for head, cells in words]
     wants = [max(map(cell_len, [head, *cells])) for head, cells in columns]
     keys = _room(range(names), needs, width)
     if len(heads) > names and keys < (widest := max(needs[names:]) + _BORDER):  # the keys' words have to be broken
@@ -32,7 +33,7 @@ def text(heads: Sequence[str], body: Sequence[Sequence[str]], names: int, width:
         if len(parts[-1]) > names and _room([*parts[-1], column], needs, width) < 0:
             parts.append([*range(names)])
         parts[-1].append(column)
-    return [_table([columns[i] for i in part], names, _widths(part, needs, wants, width)) for part in parts]
+    return [_table([columns[i] for i in part], names, _widths(part, names, needs, wants, width)) for part in parts]
 
 
 def _room(part: Sequence[int], needs: Sequence[int], width: int) -> int:
@@ -40,11 +41,12 @@ def _room(part: Sequence[int], needs: Sequence[int], width: int) -> int:
     return width - 1 - sum(needs[i] + _BORDER for i in part)
 
 
-def _widths(part: Sequence[int], needs: Sequence[int], wants: Sequence[int], width: int) -> list[int]:
-    """What each column wants as long as there is room, else what it needs."""
+def _widths(part: Sequence[int], names: int, needs: Sequence[int], wants: Sequence[int], width: int) -> list[int]:
+    """What each column wants as long as there is room, else what it needs; a key takes what room there is."""
     room, widths = _room(part, needs, width), []
     for i in part:
-        more = wants[i] - needs[i] if wants[i] - needs[i] <= room else 0
+        more = wants[i] - needs[i]
+        more = min(more, max(room, 0)) if i < names else more * (more <= room)
         widths.append(needs[i] + more)
         room -= more
     return widths

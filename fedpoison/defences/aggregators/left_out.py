@@ -1,15 +1,36 @@
 """Rules that the field has and this package has not: `fedpoison list` says so, with what is missing."""
 
-from fedpoison.contract.registry import LEFT_OUT
+from fedpoison.contract.registry import leave_out
 
-LEFT_OUT["aggregator"] |= {
-    "aksel": "its definition was not read",
-    "auror": "its definition was not read",
-    "crfl": "it certifies by smoothing the final model, which no rule of a round can do",
-    "deepsight": "its definition was not read",
-    "fldetector": "its definition was not read",
-    "flanders": "its definition was not read",
-    "flare": "it compares what models make of samples, layer by layer; the probe gives losses only",
-    "monna": "it needs a pivot that is trusted, and the server has none",
-    "zeno": "its definition was not read",
-}
+leave_out(
+    "aggregator",
+    aksel="not built yet: it averages the half of the updates that is closest to their coordinate-wise median",
+    auror="not built yet: it clusters clients by those coordinates of the output layer that fall in two",
+    backdoor_indicator="it plants an indicator task before the broadcast, and the server here sends what it has",
+    bnguard="it clusters running statistics of batch normalisation, which do not travel here",
+    copod_dos="not built yet: it weighs clients by outlier scores of their distances to all others",
+    crfl="it certifies by smoothing the final model, which no rule of a round can do",
+    crowdguard="clients judge each other's models by their own data, and here they only train",
+    deepsight="it looks at what each client's model makes of noise; the probe gives losses and errors only",
+    feddlad="not built yet: it clips, turns and pardons by outlier scores against reference clients",
+    feddmc="not built yet: it clusters the projected updates by a binary tree and remembers whom it doubts",
+    fedredefense="not built yet: it distils each update into samples, by second-order gradients",
+    fedseca="not built yet: clients vote on signs, weighted by how much they agree with the others",
+    fl_defender="not built yet: it weighs clients by the similarities of their last layers, summed over rounds",
+    flanders="not built yet: it predicts the updates by an autoregression over the rounds before",
+    flare="it compares what models make of samples, layer by layer; the probe gives losses and errors only",
+    fldetector="not built yet: it predicts each client's update from the last and judges by the errors over a window",
+    flgmm="not built yet: it draws a control limit from a mixture fitted to the distances to the mean",
+    flip="honest clients invert triggers and train on them, and here they train on their own samples",
+    lockdown="clients train within masks of their own, and here they train all parameters",
+    mesas="not built yet: it filters by several tests on several metrics, one after the other",
+    monna="it needs a pivot that is trusted, and the server has none",
+    multi_metrics="not built yet: it scores models by cosine, Manhattan and Euclidean distance, by their covariance",
+    rflbat="not built yet: it clusters the updates' first two principal components",
+    scope="not built yet: it chains clients by the cosine of their relative changes",
+    sequential_bucketing="not built yet: it clips bucket after bucket of updates sorted by the last aggregate",
+    skymask="it trains masks over all clients' models on the root samples; the probe gives losses and errors only",
+    snowball="not built yet: clients vote for clusters, and a generative model adds those that fit",
+    ties_merge="not built yet: it elects signs and averages the largest values that agree with them",
+    zeno="not built yet: it ranks clients by the descent of the loss on the root samples less their norm",
+)
