@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from typing import IO
 
 from cyclopts import App, CycloptsError
 from rich.console import Console
@@ -51,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback = " (the traceback is in its error.txt)" if (folder / "error.txt").is_file() else ""
             errors.print(f"fedpoison: {folder} failed: {why}{traceback}", markup=False)
         return 1
+    except BrokenPipeError:  # by `print`; whoever read the output has enough
+        _deafen(sys.stdout)
+        return 0
     except (BusyError, FetchError, OSError) as error:
         for line in str(error).splitlines():
             errors.print(f"fedpoison: {line}", markup=False)
@@ -67,15 +71,31 @@ def _leave() -> None:
     gc.freeze()
 
 
-def error_output() -> Console:
+class Output(Console):
+    """What is printed to; where nobody reads on, as behind `| head`, the work goes on and says no more."""
+
+    def on_broken_pipe(self) -> None:
+        """Be quiet, where rich would leave."""
+        self.quiet = True
+        _deafen(self.file)
+
+
+def _deafen(stream: IO[str]) -> None:
+    """Lead what is still to be flushed to nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def error_output() -> Output:
     """Standard error; lines are as long as they are."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Output(stderr=True, highlight=False, soft_wrap=True)
 
 
-def output() -> Console:
+def output() -> Output:
     """Standard output; a pipe gets lines of 120 columns, as tables need them, unless $COLUMNS says otherwise."""
-    console = Console(highlight=False)
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=120)
+    console = Output(highlight=False)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Output(highlight=False, width=120)
 
 
 def say(remarks: Iterable[str], console: Console) -> None:

@@ -1,14 +1,13 @@
 """`fedpoison check`."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 
-from fedpoison.cli import app, output
+from fedpoison.cli import Output, app, output
 
 if TYPE_CHECKING:
     from fedpoison.checking import Finding
@@ -63,7 +62,7 @@ def check(
         raise ConfigError([str(error)]) from error
     reports = []
     for entry in entries:
-        console = Console(file=sys.stderr, highlight=False) if as_json else output()
+        console = Output(stderr=True, highlight=False) if as_json else output()
         if not as_json:
             console.print(_title(entry), markup=False, soft_wrap=True)
         found = []

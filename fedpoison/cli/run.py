@@ -1,16 +1,14 @@
 """`fedpoison run`."""
 
 import json
-import sys
 import time
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
-from fedpoison.cli import app, output, say
+from fedpoison.cli import Output, app, output, say
 
 
 @app.command
@@ -79,7 +77,7 @@ def run(
         raise ConfigError([f"--jobs must be at least 1, it is {jobs}"])
     if ray_address and engine != "ray" and jobs != "ray":
         raise ConfigError(["--ray-address goes with --engine ray or --jobs ray"])
-    console = Console(file=sys.stderr, highlight=False) if as_json else output()
+    console = Output(stderr=True, highlight=False) if as_json else output()
     if engine == jobs == "ray":
         raise ConfigError(["--engine ray and --jobs ray would wait for each other's cores; give one"])
     changed = dict(map(parse_assignment, set or []))

@@ -13,6 +13,7 @@ from fedpoison import __version__
 from fedpoison.common.errors import ConfigError
 from fedpoison.common.rounding import half_up
 from fedpoison.config.component import Component, a
+from fedpoison.config.keys import instead
 from fedpoison.config.sections import Clients, Data, DefenceConfig, Section, ThreatConfig, WarmStart
 from fedpoison.data.store import fingerprint
 from fedpoison.server import Server
@@ -211,7 +212,7 @@ def _sentence(error: Any) -> str:
     place = ".".join(str(part) for part in error["loc"] if part != "dataset")
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        message = "there is no such key"
+        message = f"there is no such key; {instead(place, Config)}"
     elif error["type"] == "missing":
         message = "is missing"
     elif error["type"] != "value_error":

@@ -229,7 +229,7 @@ def test_a_coordinate_wise_rule_has_neither_memory_nor_luck(word: str) -> None:
     names: dict[str, Any] = {"Update": Update}
     exec(code, names)
     with pytest.raises(
-        TypeError, match="asks for none of base, layers, params, previous, probe, rng, root_update, state"
+        TypeError, match="asks for none of base, layers, params, previous, probe, rng, root_update, say, state"
     ):
         fedpoison.aggregator(coordinatewise=True)(names["lucky"])
 

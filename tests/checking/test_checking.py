@@ -219,20 +219,22 @@ def test_what_is_not_claimed_is_said_with_what_was_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "claim"),
+    ("rule", "claim", "options"),
     [
-        ("centered_clipping", "unanimity"),
-        ("centered_clipping", "scale"),
-        ("cge", "translation"),
-        ("sign_majority", "unanimity"),
-        ("sign_majority", "translation"),
-        ("sign_majority", "scale"),
-        ("rlr", "translation"),
-        ("meamed", "rotation"),
+        ("centered_clipping", "unanimity", {"tau": 10.0}),
+        ("centered_clipping", "scale", {"tau": 10.0}),
+        ("cge", "translation", {}),
+        ("sign_majority", "unanimity", {}),
+        ("sign_majority", "translation", {}),
+        ("sign_majority", "scale", {}),
+        ("rlr", "translation", {}),
+        ("meamed", "rotation", {}),
     ],
 )
-def test_a_claim_that_a_rule_of_ours_does_not_make_would_be_broken(rule: str, claim: str) -> None:
-    finding = examined(sure(entries("aggregator")[rule], claims=(claim,)), claim)
+def test_a_claim_that_a_rule_of_ours_does_not_make_would_be_broken(
+    rule: str, claim: str, options: dict[str, Any]
+) -> None:
+    finding = examined(sure(entries("aggregator")[rule], claims=(claim,)), claim, **options)
     assert finding.outcome == "broken"
     assert finding.counterexample is not None
     assert len(finding.counterexample["updates"]) <= 4

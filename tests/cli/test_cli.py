@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -358,12 +358,12 @@ def test_list_as_json_has_the_defaults_and_the_bounds(call: Call) -> None:
     assert rules["mean"]["needs"] is None
     assert rules["trimmed_mean"]["kappa"] == "f/(n - 2*f)"
     assert rules["mean"]["kappa"] is None
-    assert rules["centered_clipping"]["options"] == {"tau": 10.0, "iterations": 1}
+    assert rules["centered_clipping"]["options"] == {"tau": "median", "iterations": 1}
     assert rules["multi_krum"]["options"] == {"m": None, "weighting": None}
 
 
 def test_nothing_is_both_there_and_left_out() -> None:
-    for kind in ("aggregator", "preaggregator", "data_attack"):
+    for kind in chain(*KINDS.values()):
         assert not entries(kind).keys() & left_out(kind).keys()
 
 
@@ -380,11 +380,12 @@ def test_list_is_a_readable_table(kind: str, call: Call) -> None:
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert max(map(len, lines)) <= 120
-    assert all(heading in lines[1] for heading in ("name", "what it does", "options"))
+    assert all(heading in lines[1] for heading in ("name", "what it does"))
+    assert "options" in out
     words = re.sub(r"[│\s]+", " ", out)
     for entry in found:
         if "left_out" in entry:
-            assert f"left out: {entry['name']}: {entry['left_out']}" in lines
+            assert f"left out: {entry['name']}: {entry['left_out']}" in words
             continue
         assert any(line.startswith(f"│ {entry['name']} ") for line in lines), entry["name"]
         assert entry["summary"].split()[0] in words
@@ -576,3 +577,60 @@ def test_a_file_that_hangs_in_a_cycle_is_written_when_a_command_ends(tmp_path: P
         assert (tmp_path / "log.txt").read_text() == "the last line"
     finally:
         gc.unfreeze()
+
+
+# What is piped, and what a shell completes
+
+
+@pytest.mark.parametrize("arguments", [["list", "aggregators"], ["list", "aggregators", "--json"]])
+def test_who_reads_no_further_ends_a_listing_quietly(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", buffering=1, encoding="utf-8") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert cli.main(arguments) == 0
+
+
+def test_who_reads_no_further_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = toml(tmp_path, seeds=[0, 1])
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", buffering=1, encoding="utf-8") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert cli.main(["run", str(path), "--out", str(tmp_path / "out")]) == 0
+    assert len([*(tmp_path / "out" / "small").glob("*/model.safetensors")]) == 2
+
+
+COMPLETED = [
+    ("fedpoison ta", ["table"]),
+    ("fedpoison table results --metric acc", ["accuracy"]),
+    ("fedpoison table results --rows clients.c", ["clients.count"]),
+    ("fedpoison run x.toml --set defence.aggregator=kr", ["defence.aggregator=krum"]),
+    ("fedpoison run x.toml --set rounds=3 --set evaluate_", ["evaluate_every="]),
+    ("fedpoison plot results --only rule=kr", ["rule=krum"]),
+    ("fedpoison check geom", ["geometric_median"]),
+]
+
+
+def test_bash_completes_commands_and_names(call: Call, tmp_path: Path) -> None:
+    code, script, err = call("completion", "bash")
+    assert (code, err) == (0, "")
+    asked = script + 'compopt() { :; }\nask() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()\n'
+    asked += '_fedpoison_joined; IFS=,; echo "${COMPREPLY[*]}"; unset IFS; }\n'
+    for line, _ in COMPLETED:
+        words = re.findall(r"=|[^\s=]+", line)  # as bash cuts them
+        asked += f"ask {' '.join(map(shlex.quote, words))}\n"
+    (tmp_path / "ask.sh").write_text(asked)
+    said = subprocess.run(["bash", str(tmp_path / "ask.sh")], capture_output=True, text=True, check=True)
+    assert said.stderr == ""
+    expected = [found[0] if found[0].endswith("=") else found[0].rpartition("=")[2] for _, found in COMPLETED]
+    assert said.stdout.splitlines() == expected
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_know_the_names_too(shell: str, call: Call) -> None:
+    code, script, err = call("completion", shell)
+    assert (code, err) == (0, "")
+    for word in ("rule=krum", "geometric_median", "clients.local.epochs=", "balanced_accuracy"):
+        assert word in script
+    assert call("table", "nowhere", "--metric", "anything")[0] == 2  # and the command takes any word still

@@ -668,3 +668,24 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_name(tmp_path: Path) -> 
         (problem,) = caught.value.problems
         assert problem.startswith(str(path))
         assert sentence in problem
+
+
+@pytest.mark.parametrize(
+    ("place", "meant"),
+    [
+        ("rond", "did you mean 'rounds'? the keys are clients, data, defence, "),
+        ("client.count", "did you mean 'clients'? "),
+        ("clients.cuont", "did you mean 'count'? the keys are count, dropout, "),
+        ("clients.local.learning_rate", "the keys are batch_size, betas, "),
+        ("server.rates.warmpu", "did you mean 'warmup'? "),
+        ("epochs", "did you mean 'clients.local.epochs'?"),
+        ("clients.steps", "did you mean 'clients.local.steps'?"),
+        ("aggregator", "did you mean 'defence.aggregator'?"),
+        ("colour", "the keys are clients, "),
+        ("swep", "did you mean 'sweep'? "),
+    ],
+)
+def test_an_unknown_key_is_answered_with_what_may_have_been_meant(place: str, meant: str) -> None:
+    problem = the_problem(**{place.replace(".", "__"): 3})
+    assert problem.startswith(place.split(".")[0])
+    assert problem.partition(": there is no such key; ")[2].startswith(meant)

@@ -122,12 +122,12 @@ def test_foolsgold_equals_its_definition(n: int, kappa: float, seed: int) -> Non
         matrix = rows(n, 8, seed=seed + 1000 * number)
         for i, row in zip(cohort.tolist(), matrix.tolist(), strict=True):
             histories[i] = [a + b for a, b in zip(histories.get(i, [0.0] * 8), row, strict=True)]
-        verdict = aggregate("foolsgold", matrix, client_ids=cohort, state=state, kappa=kappa)
+        verdict = aggregate("foolsgold", matrix, client_ids=cohort, state=state, kappa=kappa, combine="sum")
         expected = foolsgold_by_definition([histories[i] for i in cohort.tolist()], kappa)
         assert verdict.weights is not None
         assert verdict.weights.tolist() == pytest.approx(expected, abs=1e-9)
         assert verdict.update.tolist() == pytest.approx(combination(expected, matrix.tolist()), abs=1e-8)
-        average = aggregate("foolsgold", matrix, client_ids=cohort, state=state, kappa=kappa, combine="average").update
+        average = aggregate("foolsgold", matrix, client_ids=cohort, state=state, kappa=kappa).update
         assert torch.allclose(average * (sum(expected) or 1), verdict.update)
         state = dict(verdict.state)
         assert all(isinstance(tensor, Tensor) for tensor in state.values())
@@ -135,27 +135,27 @@ def test_foolsgold_equals_its_definition(n: int, kappa: float, seed: int) -> Non
 
 
 def test_foolsgold_by_hand() -> None:
-    # Two sybils, and two clients at right angles to everybody: 0 for those, 1 for these, and the server adds.
+    # Two sybils, and two clients at right angles to everybody: 0 for those, 1 for these.
     matrix = torch.tensor([[1.0, 0, 0], [5.0, 0, 0], [0, 2.0, 0], [0, 0, 3.0]])
-    verdict = aggregate("foolsgold", matrix)
+    verdict = aggregate("foolsgold", matrix, combine="sum")
     assert verdict.weights is not None
     assert verdict.weights.tolist() == [0, 0, 1, 1]
     assert verdict.update.tolist() == [0, 2, 3]
-    assert aggregate("foolsgold", matrix, combine="average").update.tolist() == [0, 1, 1.5]
+    assert aggregate("foolsgold", matrix).update.tolist() == [0, 1, 1.5]
     # cos 0.6 between the first two, 0 elsewhere: 1 − 0.6 = 0.4 of the largest, ln(0.4/0.6) + 0.5
     matrix = torch.tensor([[1.0, 0, 0], [3.0, 4.0, 0], [0, 0, 1.0]])
-    weights = aggregate("foolsgold", matrix).weights
+    weights = aggregate("foolsgold", matrix, combine="sum").weights
     assert weights is not None
     assert weights.tolist() == pytest.approx([math.log(0.4 / 0.6) + 0.5] * 2 + [1])
 
 
 def test_foolsgold_pardons_who_resembles_sybils_less_than_they_do_each_other() -> None:
     matrix = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
-    weights = aggregate("foolsgold", matrix).weights
+    weights = aggregate("foolsgold", matrix, combine="sum").weights
     assert weights is not None
     # the third is 0.6 like a sybil, pardoned to 0.6 · 0.6 / 1: alpha = 0.64 of the largest
     assert weights.tolist() == pytest.approx([0, 0, min(1, math.log(0.64 / 0.36) + 0.5), 1])
-    weights = aggregate("foolsgold", matrix, kappa=0.5).weights
+    weights = aggregate("foolsgold", matrix, kappa=0.5, combine="sum").weights
     assert weights is not None
     assert weights[2].item() == pytest.approx(0.5 * (math.log(0.64 / 0.36) + 0.5))
 

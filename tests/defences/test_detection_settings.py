@@ -115,7 +115,7 @@ def test_foolsgold_withstands_any_number_of_sybils_with_identical_updates(n_sybi
         honest = clients_of_their_own(10, number)[present]
         matrix = torch.cat([honest, poison.repeat(n_sybils, 1)])
         ids = torch.cat([present, 100 + torch.arange(n_sybils)])
-        verdict = aggregate("foolsgold", matrix, client_ids=ids, state=state, combine="average")
+        verdict = aggregate("foolsgold", matrix, client_ids=ids, state=state)
         state = dict(verdict.state)
         assert weights(verdict)[7:].tolist() == [0.0] * n_sybils
         assert error(verdict.update, honest.mean(dim=0)) < 0.3
@@ -130,7 +130,7 @@ def test_foolsgold_s_memory_tells_sybils_who_vary_from_round_to_round() -> None:
     for number in range(8):
         sybils = poison + 1.5 * noise(3, seed=300 + number)
         matrix = torch.cat([clients_of_their_own(6, number), sybils])
-        verdict = aggregate("foolsgold", matrix, state=state)
+        verdict = aggregate("foolsgold", matrix, state=state, combine="sum")
         state = dict(verdict.state)
         found.append(float(weights(verdict)[6:].max()))
     assert found[0] > 0.5
@@ -143,7 +143,7 @@ def test_foolsgold_gives_nothing_when_everybody_sends_the_same() -> None:
         verdict = aggregate("foolsgold", matrix)
         assert weights(verdict).tolist() == [0.0] * 5
         assert not verdict.update.any()
-        assert not aggregate("foolsgold", matrix, combine="average").update.any()
+        assert not aggregate("foolsgold", matrix, combine="sum").update.any()
 
 
 def test_foolsgold_stays_finite_however_much_one_client_has_sent() -> None:

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+import statistics
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -188,7 +189,7 @@ def test_clipping_equals_its_definition(threshold: float) -> None:
         unclipped = matrix.norm(dim=1) < threshold
         assert torch.equal(result[unclipped], matrix[unclipped])
         torch.testing.assert_close(
-            clipping(matrix.double().norm(dim=1), threshold=threshold).diagonal(),
+            clipping(matrix.double().norm(dim=1), print, threshold=threshold).diagonal(),
             (threshold / matrix.double().norm(dim=1)).clamp(max=1),
         )
 
@@ -437,3 +438,19 @@ def test_a_step_does_not_change_its_input(step: str) -> None:
     for rule in ("mean", "median", "krum"):
         aggregate(rule, updates, f=1, pre=[step]).update.add_(1)
         assert torch.equal(updates, rows(12) * 3)
+
+
+@pytest.mark.parametrize("n", [4, 7])
+def test_clipping_takes_the_median_of_the_lengths_for_its_limit_unless_told(n: int) -> None:
+    matrix = rows(n, seed=3)
+    matrix[-1] *= 1e20
+    expected = clipping_by_definition(matrix, statistics.median(matrix.double().norm(dim=1).tolist()))
+    torch.testing.assert_close(mixed(matrix, {"name": "clipping"}).double(), expected, rtol=1e-5, atol=1e-30)
+    verdict = aggregate("norm_clipping", matrix)
+    torch.testing.assert_close(verdict.update.double(), expected.mean(dim=0), rtol=1e-5, atol=1e-6)
+    start = rows(1, seed=9)[0]
+    moved = aggregate("centered_clipping", matrix, previous=start).update.double()
+    steps = matrix.double() - start.double()
+    limit = statistics.median(steps.norm(dim=1).tolist())
+    expected = start.double() + clipping_by_definition(steps, limit).mean(dim=0)
+    torch.testing.assert_close(moved, expected, rtol=1e-4, atol=1e-4)

@@ -144,3 +144,26 @@ def test_an_attack_in_which_nobody_took_part_is_none(tmp_path: Path) -> None:
         written(tmp_path / "clean", [[], []], malicious=[], attack="none"),
     ]
     assert happened(folders) == ["2 of 2 rounds in 1 of 2 runs: alie: no malicious client took part"]
+
+
+def test_a_threshold_that_clips_nobody_or_everybody_all_run_is_said(tmp_path: Path) -> None:
+    """What is on another scale than the updates makes of a rule the mean, or a mean of directions."""
+    mostly = [event("defence", "clipping: threshold = 1 clips nobody")]
+    skipped = written(tmp_path / "skipped", [mostly, mostly, []])
+    assert happened([skipped]) == []
+    table = {"name": "c", "rounds": 2, "data": "digits", "model": "logistic", "clients": {"count": 3}, "workers": 1}
+    chosen = [
+        {"aggregator": {"name": "centered_clipping", "tau": 1e5, "iterations": 2}},
+        {"aggregator": {"name": "norm_clipping", "threshold": 1e-5}},
+        {"pre": [{"name": "clipping", "threshold": 1e5}]},
+        {"pre": ["clipping"], "aggregator": "norm_clipping"},
+        {"aggregator": "centered_clipping"},
+    ]
+    runs = fedpoison.run({**table, "sweep": {"defence": chosen}}, out=tmp_path)
+    with pytest.warns(UserWarning, match="clips nobody"):
+        runs.frame()
+    assert happened(runs.folders) == [
+        "2 of 2 rounds in 1 of 5 runs: centered_clipping: tau = 100000 clips nobody",
+        "2 of 2 rounds in 1 of 5 runs: norm_clipping: threshold = 1e-05 clips everybody",
+        "2 of 2 rounds in 1 of 5 runs: clipping: threshold = 100000 clips nobody",
+    ]
