@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from fedpoison.attacks.threat import Scene, Threat, craft_with
 from fedpoison.clients.delivery import Answers, Late, Mail, deliver
 from fedpoison.clients.federation import Federation
+from fedpoison.clients.harvest import Cohort, Harvest
 from fedpoison.clients.training import ClientMomentum, Engine, Local, Plan, Task
 from fedpoison.common.seeding import Stream
 from fedpoison.contract.vocabulary import PHASES, Record
@@ -18,26 +18,30 @@ from fedpoison.defences.defence import Defence, Situation
 from fedpoison.measures.evaluation import Evaluator, RootProbe, Scores
 from fedpoison.measures.rounds import detection, rejection_skew, spread_of, summary_of_norms
 from fedpoison.server import Server
-from fedpoison.types import ClientIds, Event, Layer, LocalUpdates, Params, Twins, Update, Updates, Verdict
+from fedpoison.types import ClientIds, Event, Layer, Params, Update, Updates, Verdict
 
 Memory = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class State:
-    """All that one round hands to the next; it is what a checkpoint holds."""
+    """All that one round hands to the next; it is what a checkpoint holds.
+
+    `memories`: what each owner keeps, by name: "defence", "attack", "server", the clients' "momentum", and "waiting",
+    the updates that are on their way.
+    """
 
     round: int
     params: Params
     previous: Update
-    defence: Memory = field(default_factory=dict)
-    attack: Memory = field(default_factory=dict)
-    server: Memory = field(default_factory=dict)
-    momentum: Memory = field(default_factory=dict)
-    waiting: Memory = field(default_factory=dict)
+    memories: Mapping[str, Memory] = field(default_factory=dict)
+
+    def memory_of(self, owner: str) -> Memory:
+        """What an owner keeps; nothing at first."""
+        return self.memories.get(owner, {})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class World:
     """What stays the same from round to round."""
 
@@ -61,46 +65,33 @@ class World:
 
 
 def play(state: State, world: World) -> tuple[State, Record]:
-    """Play the round after `state`: train, attack, deliver, defend, step, evaluate."""
+    """Play the round after `state`: train, attack, deliver, serve, evaluate."""
     clock = [time.perf_counter()]
     number = state.round + 1
-    cohort, bad, late, events = _cohort(world, number)
 
-    rows, twins, root, momentum, lost = _train(state, world, number, cohort, bad, events)
-    if lost:
-        left = ~torch.isin(cohort, torch.tensor(lost))
-        rows = rows[left if len(rows) == len(cohort) else left[~bad]]
-        twins = None if twins is None else twins[left[bad]]
-        cohort, bad, late = cohort[left], bad[left], late[left]
+    harvest = _train(state, world, number)
+    harvest = harvest.without(harvest.lost)
     clock.append(time.perf_counter())
 
-    situation = _situation(state, world, cohort, bad, root)
-    sent, attack_state = _attack(state, world, situation, bad, rows, twins, events)
+    sent, attack, remarks = _attack(state, world, harvest)
+    mail = Mail(sent, harvest.cohort.clients, harvest.cohort.malicious)
     mail, waiting, delays = deliver(
-        Mail(sent, cohort, bad), late, state.waiting, number, world.late.rounds, state.params
+        mail, harvest.cohort.late, state.memory_of("waiting"), number, world.late.rounds, state.params
     )
-    clock.append(time.perf_counter())
-
-    situation = _situation(state, world, mail.senders, mail.malicious, root)
-    with world.defence.drawing(situation.stream):
-        verdict = world.defence(mail.updates, situation)
-    server_state: Memory
-    params, server_state = world.server.step(
-        state.params, verdict.update, state.server, world.server.rates.at(number, world.rounds)
-    )
-    if not verdict.skipped and not torch.isfinite(params).all():
-        events.append(Event("skipped", detail="parameters overflow"))
-        verdict = replace(verdict, skipped=True, state=state.defence)
-    previous = verdict.update
-    if verdict.skipped:
-        params, server_state, previous = state.params, state.server, state.previous
-    clock.append(time.perf_counter())
-
-    due = number % world.evaluate_every == 0 or number == world.rounds
-    scores = vars(world.evaluator(params)) if due else {}
     clock.append(time.perf_counter())
 
     ids, bad = mail.senders, mail.malicious
+    situation = _situation(state, world, ids, bad, harvest.root)
+    served = world.server.serve(
+        mail.updates, situation, world.defence, state.memory_of("server"), round=number, rounds=world.rounds
+    )
+    verdict = served.verdict
+    clock.append(time.perf_counter())
+
+    due = number % world.evaluate_every == 0 or number == world.rounds
+    scores = vars(world.evaluator(served.params)) if due else {}
+    clock.append(time.perf_counter())
+
     record = {
         "round": number,
         **{name: scores.get(name) for name in SCORES},
@@ -115,47 +106,59 @@ def play(state: State, world: World) -> tuple[State, Record]:
         "rejection_skew": rejection_skew(verdict, bad, world.federation.skew(ids)),
         "update_norms": summary_of_norms(verdict.norms, bad),
         "skipped": verdict.skipped,
-        "events": [event.as_dict() for event in (*events, *delays, *verdict.events)],
+        "events": [event.as_dict() for event in (*harvest.events, *remarks, *delays, *verdict.events)],
         "seconds": dict(zip(PHASES, (b - a for a, b in pairwise(clock)), strict=True)),
     }
-    memories = dict(verdict.state), attack_state, server_state, momentum, waiting
-    return State(number, params, previous, *memories), record
+    memories = {
+        "defence": verdict.state,
+        "attack": attack,
+        "server": served.memory,
+        "momentum": harvest.momentum,
+        "waiting": waiting,
+    }
+    return State(round=number, params=served.params, previous=served.previous, memories=memories), record
 
 
 SCORES = tuple(field.name for field in fields(Scores))
 
 
-def _cohort(world: World, number: int) -> tuple[ClientIds, Tensor, Tensor, list[Event]]:
-    """Who answers in this round; which of them are malicious and which late."""
+def _train(state: State, world: World, number: int) -> Harvest:
+    """Have the cohort train, the attackers too if anybody looks at that, and the server on its own samples."""
+    threat, federation = world.threat, world.federation
+    cohort, events = _cohort(world, number)
+    trained = ~cohort.malicious | threat.needs_own()
+    poisons = threat.data is not None
+    wanted = zip(cohort.clients.tolist(), cohort.malicious.tolist(), trained.tolist(), strict=True)
+    cast = [Task(i, poisons and is_bad) for i, is_bad, trains in wanted if trains]
+    behaves = threat.needs_twins(int((~cohort.malicious).sum())) and (poisons or not threat.needs_own())
+    twins = [Task(i) for i in cohort.clients[cohort.malicious].tolist()] if behaves else []
+    root = [Task(federation.server)] if world.defence.trains_root else []
+
+    plan = Plan(world.seed, number, (*cast, *twins, *root), world.local.rates.at(number, world.rounds))
+    made = world.engine.train(state.params, plan)
+    clients, own = made.updates[: len(cast) + len(twins)], made.updates[len(cast) + len(twins) :]
+    momentum = state.memory_of("momentum")
+    if world.momentum:
+        clients, momentum = world.momentum(momentum, (*cast, *twins), clients, federation.clients)
+    return Harvest(
+        cohort=cohort,
+        trained=trained,
+        updates=clients[: len(cast)],
+        twins=clients[len(cast) :] if twins else None,
+        root=own[0] if root else None,
+        momentum=momentum,
+        lost=made.lost,
+        events=(*events, *_told(made.events, threat, cohort.clients[cohort.malicious])),
+    )
+
+
+def _cohort(world: World, number: int) -> tuple[Cohort, list[Event]]:
+    """Who answers in this round, and who does not."""
     drawn = world.federation.cohort(number, world.per_round)
     bad = world.threat.among(drawn, world.seed, number)
     answers = Answers.draw(drawn, world.dropout, world.late, Stream(world.seed, "answers", number))
     events = [Event("no_answer", tuple(drawn[answers.lost].tolist()))] if answers.lost.any() else []
-    return drawn[~answers.lost], bad[~answers.lost], answers.late[~answers.lost], events
-
-
-def _train(
-    state: State, world: World, number: int, cohort: ClientIds, bad: Tensor, events: list[Event]
-) -> tuple[LocalUpdates, Twins | None, Update | None, Memory, tuple[int, ...]]:
-    """Updates of the cohort (without the attackers' if nobody looks at them), of the attackers if they were honest, of
-    the server; momentum; whom the engine lost.
-    """
-    threat, poisons, owns = world.threat, world.threat.data is not None, world.threat.needs_own()
-    wanted = zip(cohort.tolist(), bad.tolist(), strict=True)
-    cast = [Task(i, poisons and is_bad) for i, is_bad in wanted if owns or not is_bad]
-    twins = [Task(i) for i in cohort[bad].tolist()] if threat.needs_twins(int((~bad).sum())) else []
-    if owns and not poisons:
-        twins = []  # they are honest already
-    root = [Task(world.federation.clients)] if world.defence.trains_root else []
-    tasks = (*cast, *twins)
-    plan = Plan(world.seed, number, (*tasks, *root), world.local.rates.at(number, world.rounds))
-    trained = world.engine.train(state.params, plan)
-    events += _told(trained.events, threat, cohort[bad])
-    updates, momentum = trained.updates[: len(tasks)], dict(state.momentum)
-    if world.momentum:
-        updates = world.momentum(momentum, tasks, updates, world.federation.clients)
-    rows, others = updates[: len(cast)], updates[len(cast) :]
-    return rows, others if twins else None, trained.updates[-1] if root else None, momentum, trained.lost
+    return Cohort(clients=drawn, malicious=bad, late=answers.late).only(~answers.lost), events
 
 
 def _told(events: tuple[Event, ...], threat: Threat, attackers: ClientIds) -> list[Event]:
@@ -171,27 +174,28 @@ def _told(events: tuple[Event, ...], threat: Threat, attackers: ClientIds) -> li
 
 def _situation(state: State, world: World, ids: ClientIds, bad: Tensor, root: Update | None) -> Situation:
     """What the server knows when these clients have sent their updates."""
-    f = int(bad.sum()) if world.f is None else world.f
-    stream, sizes = Stream(world.seed, "defence", state.round + 1), world.federation.sizes(ids)
-    probe = world.probe.at(state.params) if world.probe else None
-    return Situation(f, ids, sizes, state.params, state.previous, stream, state.defence, root, world.layers, probe)
+    return Situation(
+        f=int(bad.sum()) if world.f is None else world.f,
+        client_ids=ids,
+        sizes=world.federation.sizes(ids),
+        params=state.params,
+        previous=state.previous,
+        stream=Stream(world.seed, "defence", state.round + 1),
+        state=state.memory_of("defence"),
+        root_update=root,
+        layers=world.layers,
+        probe=world.probe.at(state.params) if world.probe else None,
+    )
 
 
-def _attack(
-    state: State,
-    world: World,
-    situation: Situation,
-    bad: Tensor,
-    rows: LocalUpdates,
-    twins: Twins | None,
-    events: list[Event],
-) -> tuple[Tensor | list[Tensor], Memory]:
-    """What the clients send, in the cohort's order; a list if the attackers send what does not fit in a matrix."""
-    if not bad.any() or (world.threat.update is None and world.threat.sybils is None):
-        return rows, state.attack
-    own = rows[bad] if world.threat.needs_own() else rows[:0]
-    attack_state, malicious, number = state.attack, own, state.round + 1
-    if world.threat.update is not None:
+def _attack(state: State, world: World, harvest: Harvest) -> tuple[Updates | list[Tensor], Memory, list[Event]]:
+    """What the clients send, in the cohort's order; the attack's memory; and remarks on it."""
+    threat, cohort, memory, number = world.threat, harvest.cohort, state.memory_of("attack"), state.round + 1
+    if not cohort.malicious.any() or (threat.update is None and threat.sybils is None):
+        return harvest.updates, memory, []
+    malicious, remarks = harvest.own, list[Event]()
+    if threat.update is not None:
+        situation = _situation(state, world, cohort.clients, cohort.malicious, harvest.root)
 
         def defend(tried: Updates) -> Verdict:
             stream = Stream(world.seed, "defend", number)
@@ -199,36 +203,18 @@ def _attack(
                 return world.defence(tried, replace(situation, stream=stream))
 
         scene = Scene(
-            honest=rows[~bad] if world.threat.needs_own() else rows,
-            twins=own if twins is None else twins,
-            own=own,
-            n_malicious=int(bad.sum()),
-            n=len(bad),
+            honest=harvest.honest,
+            twins=malicious if harvest.twins is None else harvest.twins,
+            own=malicious,
+            n_malicious=int(cohort.malicious.sum()),
+            n=len(cohort.clients),
             params=state.params,
             previous=state.previous,
-            server_lr=world.server.lr * world.server.rates.at(number, world.rounds),
+            server_lr=world.server.rate(number, world.rounds),
             defend=defend,
             stream=Stream(world.seed, "attack", number),
-            state=dict(state.attack),
+            state=dict(memory),
         )
-        malicious, attack_state, remarks = craft_with(world.threat.update, world.threat.knows, scene)
-        events += remarks
-    malicious = world.threat.as_sybils(malicious, Stream(world.seed, "sybils", number))
-    return place(rows, malicious, bad), attack_state
-
-
-def place(rows: LocalUpdates, malicious: Tensor, bad: Tensor) -> Tensor | list[Tensor]:
-    """The malicious rows in their places among the cohort's `rows`, which are changed, or the honest ones' alone.
-
-    A list of rows if the malicious ones do not fit in a matrix.
-    """
-    (k, d), whole = (int(bad.sum()), rows.shape[1]), len(rows) == len(bad)
-    if malicious.shape == (k, d) and malicious.is_floating_point() and malicious.dtype.itemsize <= rows.dtype.itemsize:
-        if not whole:
-            honest, rows = rows, rows.new_empty(len(bad), d)
-            rows[~bad] = honest
-        rows[bad] = malicious.to(rows.dtype)
-        return rows
-    sent = iter(malicious if malicious.dim() and len(malicious) == k else [malicious] * k)
-    trained = iter(rows[~bad] if whole else rows)
-    return [next(sent) if is_bad else next(trained) for is_bad in bad.tolist()]
+        malicious, memory, remarks = craft_with(threat.update, threat.knows, scene)
+    malicious = threat.as_sybils(malicious, Stream(world.seed, "sybils", number))
+    return harvest.attacked(malicious), memory, remarks

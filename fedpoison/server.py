@@ -1,6 +1,7 @@
-"""What the server does with the aggregate: one step of its optimizer."""
+"""The server's half of a round: screen the updates, aggregate them, step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -8,7 +9,21 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from fedpoison.clients.training import Rates
-from fedpoison.types import Params, State, Update
+from fedpoison.defences.defence import Defence, Situation
+from fedpoison.types import Event, Params, State, Update, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """What a round of the server gives: the parameters after it, the verdict, and what the next round starts from.
+
+    `previous`: the aggregate of the last round that was not skipped; `memory`: the optimizer's.
+    """
+
+    params: Params
+    verdict: Verdict
+    previous: Update
+    memory: Mapping[str, Tensor]
 
 
 class Server(BaseModel):
@@ -35,9 +50,37 @@ class Server(BaseModel):
             raise ValueError(f"momentum = {self.momentum} belongs to sgd; {self.optimizer} has betas")
         return self
 
-    def step(self, params: Params, aggregate: Update, memory: Mapping[str, Tensor], scale: float = 1.0) -> "Stepped":
-        """The parameters after this aggregate, and the memory for the next round; `scale` multiplies lr."""
-        lr, delta = self.lr * scale, aggregate
+    def rate(self, round: int, rounds: int) -> float:
+        """The learning rate in this round, of so many."""
+        return self.lr * self.rates.at(round, rounds)
+
+    def serve(
+        self,
+        updates: Tensor | Sequence[Tensor],
+        situation: Situation,
+        defence: Defence,
+        memory: Mapping[str, Tensor],
+        *,
+        round: int,
+        rounds: int,
+    ) -> Served:
+        """Aggregate what the clients of a situation sent and step by it.
+
+        A round in which that cannot be done, or in which parameters overflow, is skipped: all stays as it was.
+        """
+        with defence.drawing(situation.stream):
+            verdict = defence(updates, situation)
+        params, kept = self.step(situation.params, verdict.update, memory, self.rate(round, rounds))
+        if not verdict.skipped and not torch.isfinite(params).all():
+            events = (*verdict.events, Event("skipped", detail="parameters overflow"))
+            verdict = replace(verdict, skipped=True, state=situation.state, events=events)
+        if verdict.skipped:
+            return Served(params=situation.params, verdict=verdict, previous=situation.previous, memory=memory)
+        return Served(params=params, verdict=verdict, previous=verdict.update, memory=kept)
+
+    def step(self, params: Params, aggregate: Update, memory: Mapping[str, Tensor], lr: float) -> tuple[Params, State]:
+        """The parameters after this aggregate, and the memory for the next round."""
+        delta = aggregate
         if self.weight_decay:
             delta = torch.sub(delta, params, alpha=self.weight_decay)
         if self.optimizer == "sgd":
@@ -55,6 +98,3 @@ class Server(BaseModel):
         else:
             square = square - (1 - beta2) * delta**2 * torch.sign(square - delta**2)
         return params + lr * mean / (square.sqrt() + self.tau), {"mean": mean, "square": square}
-
-
-Stepped = tuple[Params, State]

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,13 +14,14 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from fedpoison import Verdict, aggregate, aggregator, update_attack
+from fedpoison.clients.harvest import Cohort, Harvest
 from fedpoison.clients.training import Plan, Task
 from fedpoison.common import parallel
 from fedpoison.config.config import parse
 from fedpoison.contract.vocabulary import Record
 from fedpoison.defences.defence import Defence
 from fedpoison.measures.rounds import detection, rejection_skew, spread_of, summary_of_norms
-from fedpoison.round import State, World, place, play
+from fedpoison.round import State, World, play
 from fedpoison.runs.simulation import build
 from fedpoison.types import State as Memory
 from fedpoison.types import Update, Updates
@@ -167,20 +168,15 @@ def remembers_too(benign, n_malicious, previous, state, rng):  # type: ignore[no
 
 
 def clone(state: State) -> State:
-    copies = {f.name: getattr(state, f.name) for f in fields(state)}
-    for name, value in copies.items():
-        if isinstance(value, Tensor):
-            copies[name] = value.clone()
-        elif isinstance(value, dict):
-            copies[name] = {key: tensor.clone() for key, tensor in value.items()}
-    return State(**copies)
+    memories = {owner: {k: v.clone() for k, v in memory.items()} for owner, memory in state.memories.items()}
+    return replace(state, params=state.params.clone(), previous=state.previous.clone(), memories=memories)
 
 
 def equal(a: State, b: State) -> bool:
     tensors = torch.equal(a.params, b.params) and torch.equal(a.previous, b.previous)
     memories = all(
         x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x)
-        for x, y in ((a.defence, b.defence), (a.attack, b.attack))
+        for x, y in ((a.memory_of(owner), b.memory_of(owner)) for owner in {*a.memories, *b.memories})
     )
     return a.round == b.round and tensors and memories
 
@@ -206,8 +202,8 @@ def test_playing_a_round_twice_gives_the_same_and_changes_nothing(engine: str, d
         state = first
     assert torch.equal(world.federation.dataset.train_images, images)
     assert torch.equal(world.federation.dataset.train_labels, labels)
-    assert state.defence.keys() == {"sum"}
-    assert state.attack == {"rounds": torch.tensor(3.0)}
+    assert state.memory_of("defence").keys() == {"sum"}
+    assert state.memory_of("attack") == {"rounds": torch.tensor(3.0)}
 
 
 def test_an_attacks_memory_waits_while_the_attack_is_off() -> None:
@@ -216,7 +212,7 @@ def test_an_attacks_memory_waits_while_the_attack_is_off() -> None:
     counted = []
     for _ in range(4):
         state, _ = play(state, world)
-        counted.append(float(state.attack["rounds"]))
+        counted.append(float(state.memory_of("attack")["rounds"]))
     assert counted == [1, 1, 2, 2]
 
 
@@ -233,15 +229,48 @@ def test_the_server_adds_the_aggregate_times_its_learning_rate(server_lr: float)
     assert record["weights"] == [1 / 8] * 8
 
 
+def harvest(rows: Tensor, bad: Tensor, train: bool = False, twins: Tensor | None = None) -> Harvest:
+    """Of clients 10, 11, …; the rows are the honest clients' unless the attackers train too; every third is late."""
+    clients = 10 + torch.arange(len(bad))
+    return Harvest(
+        cohort=Cohort(clients=clients, malicious=bad, late=clients % 3 == 0),
+        trained=~bad | train,
+        updates=rows,
+        twins=twins,
+        root=None,
+        momentum={},
+        lost=(),
+        events=(),
+    )
+
+
 def test_rows_stand_in_the_cohorts_order() -> None:
     honest, malicious = torch.arange(6.0).view(3, 2), -torch.arange(4.0).view(2, 2)
     bad = torch.tensor([True, False, False, True, False])
-    rows = place(honest, malicious, bad)
+    rows = harvest(honest, bad).attacked(malicious)
+    assert isinstance(rows, Tensor)
     assert torch.equal(rows, torch.stack([malicious[0], honest[0], honest[1], malicious[1], honest[2]]))
-    assert place(honest, malicious, torch.tensor([False, True, True, False, False])).shape == (5, 2)
-    listed = place(honest, torch.zeros(2, 9), bad)
+    listed = harvest(honest, bad).attacked(torch.zeros(2, 9))
     assert [row.shape for row in listed] == [(9,), (2,), (2,), (9,), (2,)]
     assert torch.equal(listed[2], honest[1])
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_whom_the_engine_loses_is_gone_from_all_of_the_harvest(train: bool) -> None:
+    """Clients 10, 11, …; the attackers are 10 and 13, and 11 and 13 are lost."""
+    bad = torch.tensor([True, False, False, True, False])
+    rows = torch.arange(10.0).view(5, 2)
+    made = harvest(rows if train else rows[~bad], bad, train, twins=-rows[bad])
+    left = made.without((11, 13))
+    assert made.without(()) is made
+    assert left.cohort.clients.tolist() == [10, 12, 14]
+    assert left.cohort.malicious.tolist() == [True, False, False]
+    assert left.cohort.late.tolist() == [False, True, False]
+    assert torch.equal(left.honest, rows[[2, 4]])
+    assert torch.equal(left.own, rows[:1] if train else rows[:0])
+    assert left.twins is not None
+    assert torch.equal(left.twins, -rows[:1])
+    assert torch.equal(torch.stack([*left.attacked(torch.ones(1, 2))]), torch.stack([torch.ones(2), rows[2], rows[4]]))
 
 
 def test_cohort_weights_and_flags_tell_of_the_same_clients() -> None:

@@ -96,6 +96,11 @@ class Federation:
         self._poisoned: dict[int, Shard] = {}
 
     @property
+    def server(self) -> int:
+        """The server's number among those who hold samples: it comes after the last client's."""
+        return self.clients
+
+    @property
     def root(self) -> Shard:
         """The server's own clean samples."""
         return self._clean(self._root)
@@ -115,9 +120,9 @@ class Federation:
     def shard(self, client: int, poisoned: bool = False) -> Shard:
         """A client's samples, as it trains on them when it behaves or when it attacks the data.
 
-        The server's root set is the shard of the client after the last.
+        The root set is the server's.
         """
-        if client == self.clients:
+        if client == self.server:
             return self.root
         index = self._indices[client]
         if not poisoned or self.poisoner is None:

@@ -1,7 +1,7 @@
 """What local training means. This is the plain version that every engine is held against."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Annotated, Literal, Protocol, runtime_checkable
@@ -122,13 +122,15 @@ class ClientMomentum(BaseModel):
     beta: float = Field(0.9, ge=0, lt=1)
     form: Literal["average", "accumulating"] = "average"
 
-    def __call__(self, memory: dict[str, Tensor], tasks: Sequence[Task], updates: Updates, clients: int) -> Updates:
-        """What is sent for these updates [tasks, d]; `memory` gets what each of all the clients keeps.
+    def __call__(
+        self, memory: Mapping[str, Tensor], tasks: Sequence[Task], updates: Updates, clients: int
+    ) -> tuple[Updates, dict[str, Tensor]]:
+        """What is sent for these updates [tasks, d], and what each of all the clients keeps for the next round.
 
         A client's momentum on clean data and on poisoned data are two. An update that is not finite is sent as it
         is and not kept.
         """
-        sent, usable = updates.clone(), updates.isfinite().all(dim=1)
+        sent, memory, usable = updates.clone(), dict(memory), updates.isfinite().all(dim=1)
         for name, poisoned in (("clean", False), ("poisoned", True)):
             rows = usable & torch.tensor([task.poisoned == poisoned for task in tasks], dtype=torch.bool)
             if not rows.any():
@@ -138,7 +140,7 @@ class ClientMomentum(BaseModel):
             share = 1 - self.beta if self.form == "average" else 1.0
             kept[ids] = self.beta * kept[ids] + share * updates[rows]
             sent[rows], memory[name] = kept[ids], kept
-        return sent
+        return sent, memory
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ _NOT_OF_ROWS = {"client_ids", "state", "params", "previous", "root_update", "zer
 """What a rule cannot ask for when it is another's base: its rows may be parts of updates, or made up."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Situation:
     """What the server knows of a round besides the updates; client_ids and sizes in the updates' order."""
 

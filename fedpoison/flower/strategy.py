@@ -1,8 +1,6 @@
 """Any rule of this package as a Flower strategy."""
 
-import json
 import logging
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,8 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import FedAvg, Result
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedpoison.api import Named, chain
@@ -24,8 +20,10 @@ from fedpoison.common import parallel
 from fedpoison.common.seeding import Stream
 from fedpoison.defences.defence import Situation
 from fedpoison.flower.arrays import Layout, Model
-from fedpoison.server import Server
-from fedpoison.types import Event, Params, Verdict
+from fedpoison.round import State
+from fedpoison.runs.records import load_state, save_state
+from fedpoison.server import Served, Server
+from fedpoison.types import Event, Params, Probe, Update, Verdict
 
 _log = logging.getLogger("flwr")
 
@@ -52,11 +50,13 @@ class RobustStrategy(FedAvg):
     another round) costs that client and is an event; a round that cannot be aggregated leaves the model as it is.
 
     `f`: how many clients of a round may be malicious. `pre`, `base`, `options`: as for `fedpoison.aggregate`. `server`:
-    the optimizer that the aggregate goes through. `root`: trains given arrays on samples of the server's own, for
-    rules that ask for it. `memory`: a file in which the rule's memory is kept from round to round, and from which it is
-    taken up. What remains is FedAvg's: fraction_train, min_train_nodes, … Metrics are the medians of what clients say.
+    the optimizer that the aggregate goes through, with rates over the rounds that `start` is told of. `root`: trains
+    given arrays on samples of the server's own, `probe`: their mean loss and error rate on these; for rules that ask.
+    `memory`: a file in which what the server remembers is kept from round to round, and from which it is taken up. What
+    remains is FedAvg's: fraction_train, min_train_nodes, … Metrics are the medians of what clients say.
 
-    `events` has what happened by round, with node ids; `verdict` is the last round's, its rows those of `clients`.
+    `events` has what happened by round, with node ids; `verdict` is the last round's, its rows those of `clients`;
+    `state` is what the server goes on from.
     """
 
     def __init__(
@@ -71,30 +71,29 @@ class RobustStrategy(FedAvg):
         statistics: Collection[str] = (),
         server: Server | None = None,
         root: Callable[[ArrayRecord], ArrayRecord] | None = None,
+        probe: Callable[[ArrayRecord], tuple[float, float]] | None = None,
         memory: str | Path | None = None,
         seed: int = 0,
         **fedavg: Any,
     ) -> None:
         super().__init__(**fedavg)
         self._defence, self._f, self._seed, self._sizes = chain(aggregator, pre, options, base), f, seed, sizes
-        asks = {word for entry, _ in self._defence.steps for word in entry.asks}
-        if "probe" in asks:
-            raise ValueError(f"{self._defence.wants_root} tries updates on the server's samples; no app supplies that")
+        if self._defence.probes and probe is None:
+            raise ValueError(f"{self._defence.wants_root} needs probe: what tries arrays on the server's own samples")
         if self._defence.trains_root and root is None:
             raise ValueError(f"{self._defence.wants_root} needs root: what trains on the server's own samples")
         if problems := self._defence.problems(max(self.min_train_nodes, 2), f):
             raise ValueError("; ".join((*problems, "give min_train_nodes, the least number of clients in a round")))
-        self._server, self._root, self._statistics = server or Server(), root, tuple(statistics)
+        self._server, self._root, self._probe = server or Server(), root, probe
+        self._statistics = tuple(statistics)
         self._file = None if memory is None else Path(memory)
         self._own_train, self._own_evaluate = (fedavg.get(f"{n}_metrics_aggr_fn") for n in ("train", "evaluate"))
         self.events: dict[int, list[Event]] = {}
         self.verdict: Verdict | None = None
         self.clients: list[int] = []
         self._arrays, self._layout, self._asked = ArrayRecord(), Layout(ArrayRecord()), set[int]()
-        self._before, self._done, self._ids = 0, 0, dict[int, int]()
-        self._state: Mapping[str, Tensor] = {}
-        self._server_state: Mapping[str, Tensor] = {}
-        self._previous: Params | None = None
+        self._before, self._rounds, self._ids = 0, 0, dict[int, int]()
+        self.state: State | None = None
         if self._file and self._file.is_file():
             self.resume(self._file)
 
@@ -104,13 +103,22 @@ class RobustStrategy(FedAvg):
         _log.info("\t├──> Rule: %s, f = %s, weights: %s", names, self._f, _weights(self._sizes))
         super().summary()
 
+    def start(self, grid: Grid, initial_arrays: ArrayRecord, num_rounds: int = 3, *more: Any, **named: Any) -> Result:
+        """As FedAvg does; rounds are counted on from those before, and rates go over all of them."""
+        self._before = self.state.round if self.state else 0
+        self._rounds = self._before + num_rounds
+        return super().start(grid, initial_arrays, num_rounds, *more, **named)
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """As FedAvg does, remembering what was sent to whom."""
         self._arrays, self._layout = arrays, Layout(arrays, self._statistics)
-        if self._previous is not None and len(self._previous) != self._layout.d:
-            raise ValueError(f"the memory is of {len(self._previous)} parameters, and the model has {self._layout.d}")
+        if self.state and len(self.state.params) != self._layout.d:
+            was = len(self.state.params)
+            raise ValueError(f"the memory is of {was} parameters, and the model has {self._layout.d}")
+        if self._server.rates.cosine and not self._rounds:
+            raise ValueError("the server's rates fall along a cosine to the last round, and only `start` knows that")
         if misfits := self._defence.misfits(self._layout.layers):
             raise ValueError("; ".join(misfits))
         asked = list(super().configure_train(server_round, arrays, config, grid))
@@ -129,6 +137,7 @@ class RobustStrategy(FedAvg):
         for node in self.clients:
             self._ids.setdefault(node, len(self._ids))
         params = self._layout.vector(self._arrays)
+        state = self.state or State(round=self._before, params=params, previous=torch.zeros_like(params))
         rows = [taken[node].model.vector - params for node in self.clients]
         situation = Situation(
             # who sent what no honest client does is one of the f; who is silent or fails may be anybody
@@ -136,24 +145,42 @@ class RobustStrategy(FedAvg):
             client_ids=torch.tensor([self._ids[node] for node in self.clients], dtype=torch.int64),
             sizes=torch.tensor([taken[node].size for node in self.clients], dtype=torch.float64),
             params=params,
-            previous=torch.zeros_like(params) if self._previous is None else self._previous,
+            previous=state.previous,
             stream=Stream(self._seed, "defence", number),
-            state=self._state,
+            state=state.memory_of("defence"),
             root_update=self._layout.vector(self._root(self._arrays)) - params if self._root else None,
             layers=self._layout.layers,
+            probe=self._probing(params),
         )
-        with parallel.using(parallel.workers()), self._defence.drawing(situation.stream):
-            self.verdict = verdict = self._defence(torch.stack(rows) if rows else [], situation)
+        sent: Sequence[Tensor] | Tensor = torch.stack(rows) if rows else []
+        with parallel.using(parallel.workers()):
+            served = self._server.serve(
+                sent, situation, self._defence, state.memory_of("server"), round=number, rounds=self._rounds
+            )
+        self.verdict = verdict = served.verdict
         node_of = {mine: node for node, mine in self._ids.items()}
         events += [Event(e.what, tuple(node_of[c] for c in e.clients), e.detail) for e in verdict.events]
         good = [taken[node] for node in self.clients if not any(node in event.clients for event in events)]
-        arrays = self._step(verdict, params, good, events)
-        self._done, self.events[server_round] = number, events
+        self.events[server_round] = events
+        memories = {"defence": verdict.state, "server": served.memory, "nodes": as_memory(self._ids)}
+        self.state = State(round=number, params=served.params, previous=served.previous, memories=memories)
         for event in events:
             _log.warning("round %s: %s %s %s", server_round, event.what, list(event.clients), event.detail)
         if self._file:
             self.save(self._file)
-        return arrays, self._metrics([reply.content for reply in good], self._own_train)
+        return self._arrays_of(served, good), self._metrics([reply.content for reply in good], self._own_train)
+
+    def _probing(self, params: Params) -> Probe | None:
+        """The user's probe, of the model moved by an update."""
+        if (probe := self._probe) is None:
+            return None
+        others = {key: self._arrays[key] for key in self._layout.others}
+
+        def tried(update: Update) -> tuple[float, float]:
+            loss, error = probe(self._layout.record(params + update, others))
+            return float(loss), float(error)
+
+        return tried
 
     def _taken(self, server_round: int, replies: Iterable[Message], events: list[Event]) -> dict[int, "Taken"]:
         """The replies that are what was asked for, by node; what is wrong with the others is an event."""
@@ -193,17 +220,12 @@ class RobustStrategy(FedAvg):
             return float(number) if usable else f"{self.weighted_by_key} is {number!r}"  # type: ignore[arg-type]
         return float(self._sizes[node]) if node in self._sizes else "how many samples it has is not known"
 
-    def _step(self, verdict: Verdict, params: Params, good: Sequence["Taken"], events: list[Event]) -> ArrayRecord:
-        """The arrays after the server's step; those that are not learned take a middle client's numbers."""
-        if verdict.skipped:
+    def _arrays_of(self, served: Served, good: Sequence["Taken"]) -> ArrayRecord:
+        """The arrays after the round; those that are not learned take a middle client's numbers."""
+        if served.verdict.skipped:
             return self._arrays
-        after, memory = self._server.step(params, verdict.update, self._server_state)
-        if not after.isfinite().all():
-            events.append(Event("skipped", detail="parameters overflow"))
-            return self._arrays
-        self._state, self._server_state, self._previous = verdict.state, memory, verdict.update
         others = {key: _middle([reply.model.others[key] for reply in good]) for key in self._layout.others}
-        return self._layout.record(after, others)
+        return self._layout.record(served.params, others)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """The medians of the clients' metrics."""
@@ -226,29 +248,23 @@ class RobustStrategy(FedAvg):
         return MetricRecord(dict(made)) if made else None
 
     def save(self, path: str | Path) -> None:
-        """Write the rule's memory, atomically."""
-        path, tensors = Path(path), {f"rule.{name}": value for name, value in self._state.items()}
-        tensors |= {f"server.{name}": value for name, value in self._server_state.items()}
-        if self._previous is not None:
-            tensors["previous"] = self._previous
-        tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
-        kept = {"round": self._done, "nodes": list(self._ids)}
-        temporary = path.with_suffix(".tmp")
-        save_file(tensors, temporary, metadata={"fedpoison": json.dumps(kept)})
-        os.replace(temporary, path)
+        """Write what the server remembers, atomically, as a run's checkpoint is; nothing before the first round."""
+        if self.state:
+            save_state(Path(path), self.state)
 
     def resume(self, path: str | Path) -> None:
         """Take up the memory that was saved; rounds are counted on, so that no random stream comes twice."""
-        tensors = load_file(path)
-        with safe_open(path, "pt") as file:
-            kept = json.loads(file.metadata()["fedpoison"])
-        self._before = self._done = kept["round"]
-        self._ids = {node: place for place, node in enumerate(kept["nodes"])}
-        self._state, self._server_state = (
-            {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
-            for part in ("rule.", "server.")
-        )
-        self._previous = tensors.get("previous")
+        self.state = load_state(Path(path))
+        self._before, self._ids = self.state.round, _from_memory(self.state.memory_of("nodes"))
+
+
+def as_memory(ids: Mapping[int, int]) -> dict[str, Tensor]:
+    """The nodes that have answered, in the order of their numbers here; they are whole numbers below 2^64."""
+    return {"ids": torch.from_numpy(np.array(list(ids), dtype=np.uint64).view(np.int64))}
+
+
+def _from_memory(nodes: Mapping[str, Tensor]) -> dict[int, int]:
+    return {node: number for number, node in enumerate(nodes["ids"].numpy().view(np.uint64).tolist())}
 
 
 def _middle(values: Sequence[NDArray[Any]]) -> Array:

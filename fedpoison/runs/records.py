@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,6 @@ from fedpoison.contract.vocabulary import Record
 from fedpoison.linalg import kernels
 from fedpoison.round import State
 from fedpoison.runs.files import RunFiles, replace_file
-
-MEMORIES = ("defence", "attack", "server", "momentum", "waiting")
-"""What a State remembers by name, in its fields' order."""
-
 
 _PATIENCE = 9
 """Times the cost of a checkpoint that pass before the next."""
@@ -119,14 +116,12 @@ class RunFolder(RunFiles):
 
 def save_state(path: Path, state: State) -> None:
     """Replace a checkpoint atomically. The round is the file's only metadata key, so its bytes are determined."""
-    tensors = {
-        f"{owner}.{k}": v.clone(memory_format=torch.contiguous_format)
-        for owner in MEMORIES
-        for k, v in getattr(state, owner).items()
-    }
-    tensors |= {"params": state.params.clone(), "previous": state.previous.clone()}
+    given = {field.name: getattr(state, field.name) for field in fields(state)}
+    number, memories = given.pop("round"), given.pop("memories")
+    given |= {f"{owner}.{name}": value for owner, memory in memories.items() for name, value in memory.items()}
+    tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in given.items()}
     temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, metadata={"round": str(state.round)})
+    save_file(tensors, temporary, metadata={"round": str(number)})
     os.replace(temporary, path)
 
 
@@ -144,15 +139,17 @@ def load_params(path: Path, like: Tensor) -> Tensor:
 
 def load_state(path: Path) -> State:
     """Read a checkpoint."""
-    tensors = load_file(path)
     with safe_open(path, "pt") as file:
         number = int(file.metadata()["round"])
-
-    def memory(owner: str) -> dict[str, Tensor]:
-        prefix = f"{owner}."
-        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-    return State(number, tensors["params"], tensors["previous"], *map(memory, MEMORIES))
+    own: dict[str, Tensor] = {}
+    memories: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in load_file(path).items():
+        owner, of_an_owner, name = key.partition(".")
+        if of_an_owner:
+            memories.setdefault(owner, {})[name] = tensor
+        else:
+            own[key] = tensor
+    return State(round=number, memories=memories, **own)
 
 
 def environment() -> dict[str, Any]:

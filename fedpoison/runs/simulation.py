@@ -155,9 +155,9 @@ def build(config: Config) -> tuple[World, State]:
         defence=config.defence.chain,
         evaluator=Evaluator(net, seen, aim, federation.validation, honest),
         layers=layers_of(net),
-        probe=RootProbe(net, federation.shard(count)) if data.root else None,
+        probe=RootProbe(net, federation.root) if data.root else None,
     )
-    return world, State(0, params, torch.zeros_like(params))
+    return world, State(round=0, params=params, previous=torch.zeros_like(params))
 
 
 def _net(config: Config, dataset: Dataset) -> tuple[nn.Module, Params, nn.Module | None]:

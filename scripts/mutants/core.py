@@ -347,8 +347,8 @@ MUTANTS = [
     (
         "a resumed run starts without its memory",
         "runs/records.py",
-        'tensors["previous"], *map(memory, MEMORIES)',
-        'torch.zeros_like(tensors["params"]), *map(memory, MEMORIES)',
+        "memories=memories, **own)",
+        'memories=memories, params=own["params"], previous=torch.zeros_like(own["params"]))',
         f"{RECORDS} {RUNNING}",
     ),
     ("lines beyond the checkpoint stay", "runs/records.py", "if len(written) > done:", "if False:", RECORDS),
@@ -575,9 +575,9 @@ MUTANTS = [
     ("Yogi is Adam", "server.py", " * torch.sign(square - delta**2)", "", SERVER),
     (
         "a skipped round moves the server's momentum",
-        "round.py",
-        "params, server_state, previous = state.params, state.server, state.previous",
-        "params, previous = state.params, state.previous",
+        "server.py",
+        "previous=situation.previous, memory=memory)",
+        "previous=situation.previous, memory=kept)",
         SERVER,
     ),
     (
@@ -703,7 +703,7 @@ MUTANTS = [
         USERCODE,
     ),
     ("a loader draws what it will", "runs/simulation.py", ', Stream(0, "data"))', ")", USERCODE),
-    ("a rule draws what it will", "round.py", "with world.defence.drawing(situation.stream):", "if True:", USERCODE),
+    ("a rule draws what it will", "server.py", "with defence.drawing(situation.stream):", "if True:", USERCODE),
     ("modules draw what they will", "contract/usercode.py", 'drawing_from(Stream(0, "code")), ', "", USERCODE),
     ("blocks draw in any order", "defences/defence.py", "if before and drawn() != before:", "if False:", USERCODE),
     (
@@ -725,7 +725,7 @@ MUTANTS = [
     (
         "the root update is trained on a client's data",
         "clients/federation.py",
-        "        if client == self.clients:\n            return self.root\n",
+        "        if client == self.server:\n            return self.root\n",
         "        client %= self.clients\n",
         "tests/defences/test_root.py",
     ),

@@ -113,7 +113,7 @@ def test_a_late_update_is_of_the_model_it_was_trained_on() -> None:
     assert 0 < int(late.sum()) < 10
     state, record = play(state, world)
     assert record["cohort"] == (~late).nonzero().flatten().tolist()
-    waiting = state.waiting
+    waiting = state.memory_of("waiting")
     assert waiting["senders"].tolist() == late.nonzero().flatten().tolist()
     calm, start = world_of({})
     everyone, _ = play(start, calm)
@@ -159,8 +159,8 @@ def test_a_cut_run_goes_on_with_what_was_on_its_way(tmp_path: Path) -> None:
     save_state(tmp_path / "checkpoint.safetensors", state)
     again = load_state(tmp_path / "checkpoint.safetensors")
     assert torch.equal(played(world, again, 3)[0].params, played(world, state, 3)[0].params)
-    assert again.waiting
-    assert again.momentum
+    assert again.memory_of("waiting")
+    assert again.memory_of("momentum")
     assert again.server
 
 

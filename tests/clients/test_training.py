@@ -1,5 +1,6 @@
 """Learning rates over rounds, clients' momentum, and that each option of the training does something."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,22 +75,21 @@ def test_momentum_is_kept_by_each_client() -> None:
     for form, share in (("average", 0.5), ("accumulating", 1.0)):
         momentum = ClientMomentum(beta=0.5, form=form)  # type: ignore[arg-type]
         memory: dict[str, Tensor] = {}
-        sent = momentum(memory, [Task(2), Task(0)], updates, 3)
+        sent, memory = momentum(memory, [Task(2), Task(0)], updates, 3)
         assert torch.equal(sent, share * updates)
-        sent = momentum(memory, [Task(2)], updates[1:], 3)
+        sent, memory = momentum(memory, [Task(2)], updates[1:], 3)
         assert torch.equal(sent, torch.tensor([[0.5 * share, share]]))
         assert torch.equal(memory["clean"], torch.tensor([[0, share], [0, 0], [0.5 * share, share]]))
         kept = memory["clean"]
-        sent = momentum(memory, [Task(2), Task(0)], torch.tensor([[torch.nan, 0.0], [0.0, 0.0]]), 3)
+        sent, memory = momentum(memory, [Task(2), Task(0)], torch.tensor([[torch.nan, 0.0], [0.0, 0.0]]), 3)
         assert sent[0].isnan().any()
         assert torch.equal(memory["clean"][2], kept[2])
         assert torch.equal(sent[1], 0.5 * kept[0])
 
 
 def test_momentum_on_clean_and_on_poisoned_data_are_two() -> None:
-    memory: dict[str, Tensor] = {}
     momentum, ones = ClientMomentum(beta=0.5), torch.ones(2, 2)
-    momentum(memory, [Task(0), Task(0, poisoned=True)], torch.stack([ones[0], 3 * ones[0]]), 1)
+    _, memory = momentum({}, [Task(0), Task(0, poisoned=True)], torch.stack([ones[0], 3 * ones[0]]), 1)
     assert torch.equal(memory["clean"], 0.5 * ones[:1])
     assert torch.equal(memory["poisoned"], 1.5 * ones[:1])
 
@@ -104,7 +104,7 @@ def test_client_momentum_of_one_step_is_worker_momentum_on_gradients() -> None:
         optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, dampening=dampening)
         optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)  # ours starts from 0
         for _ in range(3):
-            moved = play(state.__class__(0, weight.detach().clone(), state.previous), world)[0].params
+            moved = play(replace(state, params=weight.detach().clone()), world)[0].params
             weight.grad = (weight.detach() - moved) / 0.1
             optimizer.step()
         assert torch.allclose(got, weight.detach(), atol=1e-5)

@@ -281,7 +281,9 @@ def test_without_a_probe_a_round_is_skipped_and_says_so() -> None:
 
     nothing = torch.zeros(12, dtype=torch.float64)
     ids, sizes = torch.arange(4), torch.ones(4, dtype=torch.float64)
-    verdict = chain(best_alone)(rows(4), Situation(0, ids, sizes, nothing, nothing, Stream(0, "defence", 1), {}))
+    stream = Stream(0, "defence", 1)
+    situation = Situation(f=0, client_ids=ids, sizes=sizes, params=nothing, previous=nothing, stream=stream, state={})
+    verdict = chain(best_alone)(rows(4), situation)
     assert verdict.skipped
     assert verdict.events[-1].detail == "best_alone needs a probe of the root set, and there is none"
 

@@ -346,7 +346,9 @@ def test_a_coordinate_wise_rule_draws_alike_for_any_number_of_workers(drawing: C
     for workers in (1, 3):
         nothing = torch.zeros(2 * GROUP + 1000)
         stream, sizes = Stream(0, "defence", 1), torch.ones(3, dtype=torch.float64)
-        situation = Situation(0, torch.arange(3), sizes, nothing, nothing, stream, {})
+        situation = Situation(
+            f=0, client_ids=torch.arange(3), sizes=sizes, params=nothing, previous=nothing, stream=stream, state={}
+        )
         with parallel.using(workers), step.drawing(stream):
             made.append(step(updates, situation).update)
     assert torch.equal(*made)

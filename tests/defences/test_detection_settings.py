@@ -371,5 +371,5 @@ def test_a_run_with_changing_cohorts_takes_each_rule(rule: str) -> None:
     for _ in range(3):
         state, record = play(state, world)
         assert not record["skipped"], record["events"]
-        assert all(isinstance(tensor, Tensor) for tensor in state.defence.values())
+        assert all(isinstance(tensor, Tensor) for tensor in state.memory_of("defence").values())
     assert state.params.isfinite().all()

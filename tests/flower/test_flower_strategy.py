@@ -1,6 +1,5 @@
 """RobustStrategy in plain Flower apps: what bad clients cost, beside what they cost Flower's own strategies."""
 
-import json
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,13 +13,19 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import FedAvg, FedMedian, MultiKrum, Result
-from safetensors import safe_open
 
 from fedpoison import aggregate, aggregator
+from fedpoison.api import chain
+from fedpoison.clients.training import Rates
+from fedpoison.common.seeding import Stream
+from fedpoison.defences.defence import Situation
 from fedpoison.flower import InProcessGrid, RobustStrategy
 from fedpoison.flower.arrays import Layout
+from fedpoison.flower.strategy import as_memory
+from fedpoison.round import State
 from fedpoison.server import Server
-from fedpoison.types import State, Update, Updates
+from fedpoison.types import State as Memory
+from fedpoison.types import Update, Updates
 
 logging.getLogger("flwr").setLevel(logging.ERROR)
 CLIENTS = 6
@@ -492,7 +497,7 @@ def test_a_node_that_was_not_asked() -> None:
 
 
 @aggregator(evidence="tests/flower/test_flower_strategy.py")
-def counting(updates: Updates, client_ids: torch.Tensor, rng: torch.Generator, state: State) -> tuple[Update, State]:
+def counting(updates: Updates, client_ids: torch.Tensor, rng: torch.Generator, state: Memory) -> tuple[Update, Memory]:
     """The mean, with a memory of how often each client was seen and of what was drawn."""
     seen = state.get("seen", torch.zeros(20)).clone()
     seen[client_ids] += 1
@@ -509,10 +514,13 @@ def test_memory_is_saved_and_taken_up_without_pickle(tmp_path: Path) -> None:
     first = run(make(tmp_path / "memory.safetensors"), app(), 2)
     again = make(tmp_path / "memory.safetensors")
     assert numbers(run(again, app(), 2, first.arrays)) == numbers(expected)
-    assert torch.equal(again._state["drawn"], whole._state["drawn"])
-    assert again._state["seen"].tolist() == [4.0] * CLIENTS + [0.0] * 14
-    with safe_open(tmp_path / "memory.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["fedpoison"]) == {"round": 4, "nodes": [2, 3, 4, 5, 6, 7]}
+    for strategy in (again, whole):
+        assert strategy.state is not None
+        assert strategy.state.round == 4
+        assert strategy.state.memory_of("defence")["seen"].tolist() == [4.0] * CLIENTS + [0.0] * 14
+        assert strategy.state.memory_of("nodes")["ids"].tolist() == [2, 3, 4, 5, 6, 7]
+    ours, theirs = (strategy.state.memory_of("defence") for strategy in (again, whole) if strategy.state)
+    assert torch.equal(ours["drawn"], theirs["drawn"])
     assert not list(tmp_path.glob("*.tmp"))
 
 
@@ -525,7 +533,96 @@ def test_the_memory_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_a_skipped_round_keeps_the_memory_of_the_last() -> None:
     strategy = robust(counting, server=Server(lr=1e300))
     run(strategy, app(), 1)
-    assert not strategy._state
+    assert strategy.state is not None
+    assert not strategy.state.memory_of("defence")
+    assert not strategy.state.previous.any()
+
+
+def test_nodes_have_numbers_up_to_two_to_the_64(tmp_path: Path) -> None:
+    strategy = robust("foolsgold")
+    strategy._ids = {2**64 - 1: 0, 5: 1, 2**63: 2}
+    memories = {"nodes": as_memory(strategy._ids)}
+    strategy.state = State(round=3, params=torch.ones(2), previous=torch.zeros(2), memories=memories)
+    strategy.save(tmp_path / "m.safetensors")
+    again = robust("foolsgold", memory=tmp_path / "m.safetensors")
+    assert again._ids == strategy._ids
+    assert [*again._ids] == [*strategy._ids]
+
+
+# ---- the same server as in a run
+
+SERVERS = [
+    Server(),
+    Server(lr=0.5, momentum=0.5),
+    Server(optimizer="adam", lr=0.1),
+    Server(optimizer="yogi", lr=0.1, weight_decay=0.1),
+    Server(optimizer="adagrad", lr=0.1),
+    Server(rates=Rates(warmup=3)),
+    Server(rates=Rates(milestones=[2], factor=0.5), momentum=0.5),
+    Server(rates=Rates(cosine=True)),
+]
+
+
+@pytest.mark.parametrize("server", SERVERS, ids=lambda server: str(server.model_dump(exclude_defaults=True)))
+@pytest.mark.parametrize("rule", ["centered_clipping", "foolsgold"])
+def test_the_strategy_gives_the_bits_of_a_run_s_server(rule: str, server: Server) -> None:
+    """Four rounds of the same updates, by hand through `Server.serve`, with every option of the server."""
+    after = numbers(run(robust(rule, f=1, server=server, fraction_evaluate=0.0), app(), 4))
+    params, previous = torch.cat([torch.ones(6), torch.zeros(3)]), torch.zeros(9)
+    state: State = State(round=0, params=params, previous=previous)
+    for number in range(1, 5):
+        updates = torch.stack([state.params + float(step(i)) - state.params for i in range(CLIENTS)])
+        situation = Situation(
+            f=1,
+            client_ids=torch.arange(CLIENTS),
+            sizes=torch.ones(CLIENTS, dtype=torch.float64),
+            params=state.params,
+            previous=state.previous,
+            stream=Stream(0, "defence", number),
+            state=state.memory_of("defence"),
+        )
+        made = server.serve(updates, situation, chain(rule), state.memory_of("server"), round=number, rounds=4)
+        memories = {"defence": made.verdict.state, "server": made.memory}
+        state = State(round=number, params=made.params, previous=made.previous, memories=memories)
+    assert after == state.params.tolist()
+
+
+def test_the_server_s_rate_rises_and_falls_with_the_rounds() -> None:
+    warm = robust("mean", server=Server(rates=Rates(warmup=3)), fraction_evaluate=0.0)
+    assert numbers(run(warm, app(), 1))[-1] == pytest.approx(0.25 * 1.025)
+    cosine = Server(rates=Rates(cosine=True))
+    assert numbers(run(robust("mean", server=cosine, fraction_evaluate=0.0), app(), 2))[-1] == pytest.approx(
+        1.5 * 1.025
+    )
+    with pytest.raises(ValueError, match="only `start` knows"):
+        robust("mean", server=cosine).configure_train(1, START, ConfigRecord(), InProcessGrid(app(), CLIENTS))
+
+
+def test_a_second_start_goes_on_with_the_rounds() -> None:
+    strategy = robust("mean", server=Server(rates=Rates(milestones=[1], factor=0.5)), fraction_evaluate=0.0)
+    first = run(strategy, app(), 1)
+    second = run(strategy, app(), 1, first.arrays)
+    assert numbers(second)[-1] - numbers(first)[-1] == pytest.approx(0.5 * 1.025)
+
+
+def test_a_rule_may_try_updates_on_the_server_s_own_samples() -> None:
+    """Loss function rejection, with a loss that is the distance from 1.0: the one who goes too far is left out."""
+    with pytest.raises(ValueError, match="lfr needs probe"):
+        robust("lfr", base="mean", f=1)
+
+    def probe(arrays: ArrayRecord) -> tuple[float, float]:
+        distance = float(np.abs(arrays["b"].numpy() - 1).max())
+        return distance, distance
+
+    far = app(3, lambda content: RecordDict({"arrays": shifted(content, 50.0), "metrics": content["metrics"]}))
+    after = numbers(run(robust("lfr", base="mean", f=1, probe=probe, fraction_evaluate=0.0), far, 1))
+    honest = [float(step(i)) for i in range(CLIENTS) if i != 3]
+    assert after[-1] == pytest.approx(sum(honest) / 5)
+
+
+def shifted(content: RecordDict, by: float) -> ArrayRecord:
+    arrays = content.array_records["arrays"]
+    return ArrayRecord({key: Array(array.numpy() + np.float32(by)) for key, array in arrays.items()})
 
 
 # ---- what cannot be

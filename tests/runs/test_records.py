@@ -33,7 +33,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 def state(number: int = 1, **memories: Mapping[str, Tensor]) -> State:
     params = torch.arange(6, dtype=torch.float32) + number
-    return State(number, params, torch.full((6,), 0.5), **memories)
+    return State(round=number, params=params, previous=torch.full((6,), 0.5), memories=memories)
 
 
 def written(folder: Path, rounds: int) -> RunFolder:
@@ -56,7 +56,8 @@ def same(a: State, b: State) -> bool:
         )
 
     vectors = torch.equal(a.params, b.params) and torch.equal(a.previous, b.previous)
-    return a.round == b.round and vectors and equal(a.defence, b.defence) and equal(a.attack, b.attack)
+    owners = {*a.memories, *b.memories}
+    return a.round == b.round and vectors and all(equal(a.memory_of(o), b.memory_of(o)) for o in owners)
 
 
 # Taking up a cut run
@@ -200,7 +201,8 @@ MEMORIES: dict[str, dict[str, Tensor]] = {
 @pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES)
 def test_a_checkpoint_gives_the_state_again(memory: dict[str, Tensor], tmp_path: Path) -> None:
     own = {name: tensor.clone() for name, tensor in memory.items()}
-    for given in (state(7, defence=memory), state(7, attack=memory), state(7, defence=memory, attack=own)):
+    owned = {"clients/momentum": own, "a new owner": memory}
+    for given in (state(7, defence=memory), state(7, attack=memory), state(7, defence=memory, **owned)):
         save_state(tmp_path / "checkpoint.safetensors", given)
         assert same(load_state(tmp_path / "checkpoint.safetensors"), given)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
@@ -208,7 +210,7 @@ def test_a_checkpoint_gives_the_state_again(memory: dict[str, Tensor], tmp_path:
 
 def test_a_checkpoint_keeps_every_bit(tmp_path: Path) -> None:
     odd = torch.tensor([0.1, -0.0, 1e-45, 3e38, torch.nan, torch.inf])
-    save_state(tmp_path / "c.safetensors", State(1, odd, odd.flip(0)))
+    save_state(tmp_path / "c.safetensors", State(round=1, params=odd, previous=odd.flip(0)))
     again = load_state(tmp_path / "c.safetensors")
     assert torch.equal(again.params.view(torch.int32), odd.view(torch.int32))
     assert torch.equal(again.previous.view(torch.int32), odd.flip(0).view(torch.int32))
@@ -218,7 +220,7 @@ def test_a_memory_may_hold_one_tensor_twice(tmp_path: Path) -> None:
     """As `state | {"last": update, "best": update}` does, or an attack that remembers the params it saw."""
     here = state(1)
     tensor = torch.arange(6.0)
-    given = State(1, here.params, here.previous, {"last": tensor, "best": tensor}, {"seen": here.params})
+    given = state(1, defence={"last": tensor, "best": tensor}, attack={"seen": here.params})
     save_state(tmp_path / "checkpoint.safetensors", given)
     assert same(load_state(tmp_path / "checkpoint.safetensors"), given)
 

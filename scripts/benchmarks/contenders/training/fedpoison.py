@@ -38,7 +38,15 @@ defence, ids, nothing = Defence((), (entry, entry.validate({}))), torch.arange(w
 with parallel.using(None):
     for number in range(1, work.rounds + 1):
         trained = engine.train(params, Plan(0, number, tuple(Task(i) for i in range(work.clients))))
-        seen = Situation(0, ids, federation.sizes(ids), params, nothing, Stream(0, "defence", number), {})
+        seen = Situation(
+            f=0,
+            client_ids=ids,
+            sizes=federation.sizes(ids),
+            params=params,
+            previous=nothing,
+            stream=Stream(0, "defence", number),
+            state={},
+        )
         params = params + defence(trained.updates, seen).update
         clock.round_ended()
 clock.report(work, f"{parallel.available_cores()} threads", params.numpy())
