@@ -13,6 +13,7 @@ from fedpoison.clients.training import Local, train_client
 from fedpoison.common.seeding import Stream
 from fedpoison.contract.entry import Entry, Step, goal_of
 from fedpoison.contract.results import as_samples
+from fedpoison.contract.words import supplied
 from fedpoison.data import Dataset
 from fedpoison.models.frozen import apply
 from fedpoison.models.vector import load
@@ -134,7 +135,7 @@ class Poison:
             "surrogate": lambda: self._surrogate(client, index),
             "rng": stream.torch,
         }
-        result = entry.call({word: makers[word]() for word in entry.asks}, options, stream)
+        result = entry.call(supplied(entry.kind, entry.asks, makers), options, stream)
         if entry.plants and not isinstance(result, Planted):
             raise entry.fault(f"says that it returns Planted, and returned {type(result).__name__}")
         poisoned, relabelled = as_samples(entry, result, images, labels)

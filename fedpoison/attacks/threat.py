@@ -10,6 +10,7 @@ from torch import Tensor
 from fedpoison.common.seeding import Stream
 from fedpoison.contract.entry import Step
 from fedpoison.contract.results import as_tensor, unpack
+from fedpoison.contract.words import supplied
 from fedpoison.linalg.blocks import row_norms
 from fedpoison.types import ClientIds, Event, Honest, Malicious, Params, Twins, Update, Verdict
 
@@ -161,6 +162,6 @@ def craft_with(step: Step, knows: tuple[Knowledge, ...], scene: Scene) -> tuple[
         "state": lambda: {name: value.clone() for name, value in scene.state.items()},
         "rng": scene.stream.torch,
     }
-    result = entry.call({word: makers[word]() for word in entry.asks}, options, scene.stream)
+    result = entry.call(supplied(entry.kind, entry.asks, makers), options, scene.stream)
     crafted, state = unpack(entry, result) if "state" in entry.asks else (result, scene.state)
     return as_tensor(entry, crafted, "[n_malicious, d]"), state, events

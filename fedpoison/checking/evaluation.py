@@ -1,6 +1,6 @@
 """The rule evaluated plainly, on exact statistics and the whole matrix, against what the defence makes of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from fedpoison.checking.symmetries import differ
 from fedpoison.checking.wording import apart, situation
 from fedpoison.common.errors import AlgorithmError
 from fedpoison.contract.results import as_tensor, unpack
+from fedpoison.contract.words import supplied
 from fedpoison.types import Chosen, Noisy
 
 _ROUNDING = 1e-4
@@ -27,26 +28,26 @@ def statistics(subject: Subject, case: Case) -> dict[str, Any]:
     given = subject.situation(case)
     everything = _with_references(subject, case)
     centred = everything - rows.mean(dim=0)
-    known = {
-        "n": len(rows),
-        "f": case.f,
-        "updates": case.updates.clone(),
-        "gram": centred @ centred.T,
-        "squared_distances": torch.stack([(everything - row).square().sum(dim=1) for row in everything]),
-        "norms": rows.square().sum(dim=1).sqrt(),
-        "sizes": case.sizes.clone(),
-        "client_ids": case.client_ids.clone(),
-        "previous": given.previous.clone(),
-        "root_update": None if case.root_update is None else case.root_update.clone(),
-        "params": given.params.clone(),
-        "layers": given.layers,
-        "base": lambda updates, f: updates.double().quantile(0.5, dim=0).to(updates.dtype),
-        "probe": given.probe,
-        "say": lambda text: None,
-        "rng": given.stream.torch(),
-        "state": {},
+    makers: dict[str, Callable[[], Any]] = {
+        "n": lambda: len(rows),
+        "f": lambda: case.f,
+        "updates": lambda: case.updates.clone(),
+        "gram": lambda: centred @ centred.T,
+        "squared_distances": lambda: torch.stack([(everything - row).square().sum(dim=1) for row in everything]),
+        "norms": lambda: rows.square().sum(dim=1).sqrt(),
+        "sizes": lambda: case.sizes.clone(),
+        "client_ids": lambda: case.client_ids.clone(),
+        "previous": lambda: given.previous.clone(),
+        "root_update": lambda: None if case.root_update is None else case.root_update.clone(),
+        "params": lambda: given.params.clone(),
+        "layers": lambda: given.layers,
+        "base": lambda: lambda updates, f: updates.double().quantile(0.5, dim=0).to(updates.dtype),
+        "probe": lambda: given.probe,
+        "say": lambda: lambda text: None,
+        "rng": lambda: given.stream.torch(),
+        "state": lambda: {},
     }
-    return {word: known[word] for word in subject.entry.asks}
+    return supplied("aggregator", subject.entry.asks, makers)
 
 
 def _with_references(subject: Subject, case: Case) -> Tensor:

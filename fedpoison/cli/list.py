@@ -23,7 +23,7 @@ KINDS = {
     "partitions": ("partition",),
     "engines": ("engine",),
 }
-Kind = Literal["aggregators", "preaggregators", "attacks", "datasets", "models", "partitions", "engines"]
+Kind = Literal["aggregators", "preaggregators", "attacks", "datasets", "models", "partitions", "engines", "words"]
 
 _WORDS, _DESCRIPTION = 16, 30
 """The least width of a column of words, and of what each does."""
@@ -45,10 +45,12 @@ def list_(
 
     fedpoison list attacks --json
 
+    fedpoison list words
+
     Parameters
     ----------
     kind
-        What to list.
+        What to list; "words" are those by which an algorithm asks for what it needs.
     as_json
         Everything that is known of each, for machines; what was left out has "left_out", the reason.
     markdown
@@ -57,7 +59,10 @@ def list_(
     from fedpoison.contract.lookup import entries, left_out
 
     if kind is None:
-        raise ConfigError([f"say what to list: {', '.join(KINDS)}"])
+        raise ConfigError([f"say what to list: {', '.join(KINDS)}, words"])
+    if kind == "words":
+        _print_words(as_json, markdown)
+        return
     found = [entry for k in KINDS[kind] for _, entry in sorted(entries(k).items())]
     missing = [(k, name, why) for k in KINDS[kind] for name, why in sorted(left_out(k).items())]
     if as_json:
@@ -69,8 +74,7 @@ def list_(
     heads = ["name", "what it does", "options", *(["needs", "looks at"] if by_need else ["kind"])]
     rows = [_row(entry, by_need) for entry in found]
     if markdown:
-        lines = [heads, ["---"] * len(heads), *rows]
-        print("\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines))
+        print(_as_markdown(heads, rows))
         return
     console = output()
     console.print(_table(heads, rows, console.width))
@@ -78,9 +82,34 @@ def list_(
         console.print(f"left out: {name}: {why}", markup=False)
 
 
+def _print_words(as_json: bool, markdown: bool) -> None:
+    """What each kind of algorithm may ask for, from the table that supplies it."""
+    from fedpoison.contract.words import WORDS, Word
+
+    known = [(kind, name, word) for kind, words in WORDS.items() for name, word in words.items()]
+    kinds: dict[tuple[str, Word], list[str]] = {}
+    for kind, name, word in known:
+        kinds.setdefault((name, word), []).append(kind.replace("_", " "))
+    heads = ["word", "what it is", "type", "for", "from"]
+    rows = [[name, word.text, word.type, ", ".join(asking), word.by] for (name, word), asking in kinds.items()]
+    if as_json:
+        print(json.dumps([{"kind": kind, "name": name, **vars(word)} for kind, name, word in known], indent=1))
+    elif markdown:
+        print(_as_markdown(heads, rows))
+    else:
+        console = output()
+        console.print(_table(heads, rows, console.width))
+
+
+def _as_markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> "Table":
     """A column a heading; where this leaves too little for what each does, all that is said of one in one column."""
     from rich.table import Column, Table
+    from rich.text import Text
 
     needs = [max(_WORDS, *(len(word) for row in rows for word in row[k].split())) for k in range(2, len(heads))]
     room = width - max(len(row[0]) for row in rows) - sum(needs) - 3 * len(heads) - 1
@@ -88,13 +117,13 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> "
         made = Table(Column(heads[0], no_wrap=True), Column(heads[1], overflow="fold"), show_lines=True)
         for name, does, *said in rows:
             more = [f"{head}: {text}" for head, text in zip(heads[2:], said, strict=True) if text]
-            made.add_row(name, "\n".join([does, *more]))
+            made.add_row(name, Text("\n".join([does, *more])))
         return made
     # a width beside a ratio is the least that a column has
     columns = [Column(head, width=need, ratio=2) for head, need in zip(heads[2:], needs, strict=True)]
     made = Table(Column(heads[0], no_wrap=True), Column(heads[1], ratio=3), *columns, expand=True)
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(Text, row))
     return made
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from fedpoison.common.errors import AlgorithmError
 from fedpoison.common.seeding import Stream, drawing_from, settings_kept
 from fedpoison.common.spelling import among
-from fedpoison.contract.vocabulary import GOALS, LENT
+from fedpoison.contract.vocabulary import GOALS
+from fedpoison.contract.words import WORDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,8 @@ class Entry(Traits):
         otherwise, unless to a block of columns, or fails.
         """
         given = {word: supply[word] for word in self.asks}
-        lent = {word: value for word, value in given.items() if word in LENT and isinstance(value, Tensor)}
+        words = WORDS[self.kind]
+        lent = {word: value for word, value in given.items() if words[word].lent and isinstance(value, Tensor)}
         if not self.ours:
             lent = {word: value.clone() for word, value in lent.items()}
         before = [value._version for value in lent.values()]

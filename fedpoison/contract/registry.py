@@ -14,14 +14,13 @@ import torch
 
 from fedpoison.contract.entry import Entry
 from fedpoison.contract.traits import check_traits
-from fedpoison.contract.vocabulary import CLAIMS, GOALS, REFERENCES, SAMPLES, VOCABULARY, WITHSTANDS
+from fedpoison.contract.vocabulary import CLAIMS, GOALS, REFERENCES, SAMPLES, WITHSTANDS
+from fedpoison.contract.words import WORDS
 from fedpoison.types import Chosen, Noisy, Planted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_NOT_BY_BLOCKS = {"state", "rng", "previous", "params", "root_update", "layers", "base", "probe", "say"}
-"""What a coordinate-wise rule cannot ask for."""
-ENTRIES: dict[str, dict[str, Entry]] = {kind: {} for kind in VOCABULARY}
+ENTRIES: dict[str, dict[str, Entry]] = {kind: {} for kind in WORDS}
 LEFT_OUT: dict[str, dict[str, str]] = {}
 """What the field has and the package has not, by kind and name, with what is missing."""
 
@@ -37,11 +36,11 @@ def register(kind: str, function: F, **traits: Any) -> F:
         raise TypeError(f"this is a net that is built already ({name}): give a function that builds it")
     parameters = inspect.signature(function, eval_str=True).parameters
     asks = tuple(p.name for p in parameters.values() if p.default is p.empty)
-    unknown = [word for word in asks if word not in VOCABULARY[kind]]
+    unknown = [word for word in asks if word not in WORDS[kind]]
     if unknown:
         raise TypeError(
             f"{kind} {name}: nothing supplies {', '.join(unknown)} (a parameter without a default); "
-            f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} may ask for {', '.join(VOCABULARY[kind]) or 'nothing'}"
+            f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} may ask for {', '.join(WORDS[kind]) or 'nothing'}"
         )
     options = {p.name: p for p in parameters.values() if p.default is not p.empty}
     untyped = [p.name for p in options.values() if p.annotation is p.empty]
@@ -53,10 +52,11 @@ def register(kind: str, function: F, **traits: Any) -> F:
     check_traits(kind, name, traits, tuple(options))
     if kind == "aggregator":
         traits["returns"] = _result_of(name, function)
-        if traits.get("coordinatewise") and (traits["returns"] != "update" or _NOT_BY_BLOCKS & set(asks)):
+        whole = {word for word, told in WORDS[kind].items() if told.whole}
+        if traits.get("coordinatewise") and (traits["returns"] != "update" or whole & set(asks)):
             raise TypeError(
                 f"aggregator {name}: a coordinate-wise rule returns an Update and asks for none of "
-                f"{', '.join(sorted(_NOT_BY_BLOCKS))}: it is shown blocks of columns, in any order"
+                f"{', '.join(sorted(whole))}: it is shown blocks of columns, in any order"
             )
     if kind == "data_attack":
         traits["plants"] = inspect.signature(function, eval_str=True).return_annotation is Planted

@@ -18,6 +18,8 @@ from fedpoison.common.seeding import Stream, drawing_from, drawn
 from fedpoison.contract.entry import Entry, Step, own_f, told
 from fedpoison.contract.results import as_chosen, as_mixing, as_tensor, as_vector, as_weights, unpack
 from fedpoison.contract.vocabulary import NOTHING_LEFT, REFERENCES
+from fedpoison.contract.words import WORDS, supplied
+from fedpoison.defences.memory import BASE, RULE, ByStep
 from fedpoison.defences.rows import Rows, screen
 from fedpoison.linalg.blocks import row_norms
 from fedpoison.types import (
@@ -35,7 +37,7 @@ from fedpoison.types import (
     Verdict,
 )
 
-_NOT_OF_ROWS = {"client_ids", "state", "params", "previous", "root_update", "zero_model", "layers", "base", "probe"}
+_OF_CLIENTS = {word for word, told in WORDS["aggregator"].items() if told.of_clients} | {"zero_model"}
 """What a rule cannot ask for when it is another's base: its rows may be parts of updates, or made up."""
 
 
@@ -144,7 +146,7 @@ class Defence:
         if self.base is None:
             return [f"{entry.name} is built around another rule: give defence.base"]
         inner, _ = self.base
-        words = _NOT_OF_ROWS & {*inner.asks, *inner.references}
+        words = _OF_CLIENTS & {*inner.asks, *inner.references}
         if words:
             return [f"{entry.name} shows its base rows that no client sent, and {inner.name} asks for {min(words)}"]
         rows = entry.count("base_rows", n, f, **options) if entry.base_rows else n
@@ -191,23 +193,27 @@ class Defence:
     def _aggregate(
         self, updates: Updates, norms: Norms, situation: Situation, rng: torch.Generator | None = None
     ) -> Verdict:
+        course = _Course(rng or situation.stream.torch(), [], ByStep(situation.state))
         vectors = {"previous": situation.previous, "root_update": situation.root_update}
         if "zero_model" in self.references:
             vectors["zero_model"] = -situation.params
         origin = updates.new_zeros(updates.shape[1] if self.references else 0)
         references = {name: origin if (vector := vectors.get(name)) is None else vector for name in self.references}
         rows = Rows(updates, norms, situation.sizes.double(), references)
-        rng, said = rng or situation.stream.torch(), list[Event]()
-        for entry, options, f in [told(step, situation.f) for step in self.pre]:
-            mixing = entry.call(self._supply(entry, rows, replace(situation, f=f), rng, said), options)
+        for place, (entry, options, f) in enumerate(told(step, situation.f) for step in self.pre):
+            own = f"pre.{place}"
+            mixing = entry.call(self._supply(entry, rows, replace(situation, f=f), course, own), options)
+            if "state" in entry.asks:
+                mixing = course.memory.keep(own, *unpack(entry, mixing))
             into = entry.count("rows", rows.count, **options) if entry.rows else rows.count
             rows = rows.mixed(as_mixing(entry, mixing, into, rows.count))
-        return replace(self._apply_rule(rows, situation, rng, said), events=tuple(said))
+        verdict = self._apply_rule(rows, situation, course)
+        return replace(verdict, state=course.memory.whole, events=tuple(course.said))
 
-    def _apply_rule(self, rows: Rows, situation: Situation, rng: torch.Generator, said: list[Event]) -> Verdict:
+    def _apply_rule(self, rows: Rows, situation: Situation, course: "_Course") -> Verdict:
         entry, options, f = told(self.rule, situation.f)
         situation = replace(situation, f=f)
-        supply = self._supply(entry, rows, situation, rng, said)
+        supply = self._supply(entry, rows, situation, course, RULE)
         if entry.coordinatewise:
 
             def rule(block: Updates) -> Update:
@@ -219,27 +225,26 @@ class Defence:
             if before and drawn() != before:  # it draws: on several threads in any order, on one in the blocks'
                 with drawing_from(situation.stream), parallel.using(1):
                     update = rows.by_columns(rule)
-            return Verdict(update, state=situation.state)
-        result, state = entry.call(supply, options), situation.state
+            return Verdict(update)
+        result = entry.call(supply, options)
         if "state" in entry.asks:
-            result, state = unpack(entry, result)
+            result = course.memory.keep(RULE, *unpack(entry, result))
         decided = entry.decides and all(step.keeps_clients for step, _ in self.pre)
         d = len(situation.params)
         if isinstance(result, Chosen):
             update, kept = as_chosen(entry, result, rows.count, d)
-            return Verdict(update.clone(), flagged=~kept if decided else None, state=state)
+            return Verdict(update.clone(), flagged=~kept if decided else None)
         if entry.returns == "update":
-            return Verdict(as_vector(entry, result, d).clone(), state=state)
+            return Verdict(as_vector(entry, result, d).clone())
         given, noise = as_weights(entry, result, rows.count + len(entry.references))
         update, weights = rows.combine(given, entry.references)
         if noise:  # drawn in float64, so that both precisions get the same
-            update += (noise * torch.randn(len(update), generator=rng, dtype=torch.float64)).to(update.dtype)
+            update += (noise * torch.randn(len(update), generator=course.rng, dtype=torch.float64)).to(update.dtype)
         flagged = given[: rows.count] == 0 if decided else None
-        return Verdict(update, weights=weights, flagged=flagged, state=state)
+        return Verdict(update, weights=weights, flagged=flagged)
 
-    def _supply(
-        self, entry: Entry, rows: Rows, situation: Situation, rng: torch.Generator, said: list[Event]
-    ) -> dict[str, Any]:
+    def _supply(self, entry: Entry, rows: Rows, situation: Situation, course: "_Course", own: str) -> dict[str, Any]:
+        """What a step asks for; its memory is that of its `own` place in the chain."""
         makers: dict[str, Callable[[], Any]] = {
             "n": lambda: rows.count,
             "f": lambda: situation.f,
@@ -252,17 +257,23 @@ class Defence:
             "previous": lambda: situation.previous,
             "root_update": lambda: situation.root_update,
             "params": lambda: situation.params,
-            "layers": lambda: situation.layers,
-            "base": lambda: self._base(situation, rng),
-            "probe": lambda: situation.probe,
-            "say": lambda: lambda text: said.append(Event("defence", detail=f"{entry.name}: {text}")),
-            "rng": lambda: rng,
-            "state": lambda: {name: value.clone() for name, value in situation.state.items()},
+            "say": lambda: lambda text: course.said.append(Event("defence", detail=f"{entry.name}: {text}")),
+            "rng": lambda: course.rng,
+            "state": lambda: course.memory.of(own),
         }
-        return {word: makers[word]() for word in entry.asks}
+        if entry.kind == "aggregator":
+            makers |= {
+                "layers": lambda: situation.layers,
+                "base": lambda: self._base(situation, course),
+                "probe": lambda: situation.probe,
+            }
+        return supplied(entry.kind, entry.asks, makers)
 
-    def _base(self, situation: Situation, rng: torch.Generator) -> Base:
-        """The base rule as a function of rows; no client is behind them, so each counts the same."""
+    def _base(self, situation: Situation, course: "_Course") -> Base:
+        """The base rule as a function of rows; no client is behind them, so each counts the same.
+
+        What it remembers goes on from call to call, and from round to round.
+        """
         if self.base is None:
             raise ValueError("no base rule is given")
         inner = Defence((), self.base)
@@ -272,10 +283,30 @@ class Defence:
             problems = inner.problems(len(updates), f)
             if problems:
                 raise ValueError("; ".join(problems))
-            seen = replace(situation, f=f, client_ids=ids, sizes=sizes, params=updates[0], previous=updates[0])
-            return inner._aggregate(updates, row_norms(updates), seen, rng).update
+            seen = replace(
+                situation,
+                f=f,
+                client_ids=ids,
+                sizes=sizes,
+                params=updates[0],
+                previous=updates[0],
+                state=course.memory.of(BASE),
+            )
+            verdict = inner._aggregate(updates, row_norms(updates), seen, course.rng)
+            course.memory.keep(BASE, None, verdict.state)
+            course.said.extend(verdict.events)
+            return verdict.update
 
         return base
+
+
+@dataclass(frozen=True)
+class _Course:
+    """What goes through a chain from step to step besides the rows: chance, remarks, memories."""
+
+    rng: torch.Generator
+    said: list[Event]
+    memory: ByStep
 
 
 def _skip(situation: Situation, norms: Norms, events: tuple[Event, ...], why: str) -> Verdict:

@@ -1,12 +1,53 @@
-"""What a rule remembers of each client between rounds, in tensors that a checkpoint can hold.
+"""What a chain remembers between rounds, in tensors that a checkpoint can hold: by step, and of each client.
 
-Under a name lie two tensors: the ids of all clients seen so far, in ascending order, and a row for each.
+Of clients there are two tensors under a name: the ids of all seen so far, in ascending order, and a row for each.
 """
+
+from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from fedpoison.types import ClientIds, State
+
+T = TypeVar("T")
+
+RULE, BASE = "", "base"
+"""A rule's place in a chain, and its base's; a pre-aggregator's is "pre.0", "pre.1", …"""
+
+
+class ByStep:
+    """The memories of a chain's steps in one mapping: the rule's by its own names, the others' behind their places."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self._by: dict[str, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            place = next((p for p in (name.split(".")[0], ".".join(name.split(".")[:2])) if _is_place(p)), RULE)
+            self._by.setdefault(place, {})[name.removeprefix(f"{place}.")] = value
+
+    def of(self, place: str) -> State:
+        """What the step at a place remembers, in tensors of its own."""
+        return {name: value.clone() for name, value in self._by.get(place, {}).items()}
+
+    def keep(self, place: str, result: T, state: Mapping[str, Tensor]) -> T:
+        """Take what a step remembers from now on; the result that came with it."""
+        self._by[place] = dict(state)
+        return result
+
+    @property
+    def whole(self) -> State:
+        """All of it, as the next round is given it."""
+        return {
+            name if place == RULE else f"{place}.{name}": value
+            for place, state in self._by.items()
+            for name, value in state.items()
+        }
+
+
+def _is_place(text: str) -> bool:
+    first, _, number = text.partition(".")
+    return text == BASE or (first == "pre" and number.isdigit())
 
 
 def recall(state: State, name: str, client_ids: ClientIds, like: Tensor) -> Tensor:

@@ -23,11 +23,25 @@ MUTANTS = [
         "tests/contract/test_supplies.py",
     ),
     (
-        "a base may remember",
+        "a base may ask who sent a row",
         "defences/defence.py",
-        "        words = _NOT_OF_ROWS & {*inner.asks, *inner.references}\n",
+        "        words = _OF_CLIENTS & {*inner.asks, *inner.references}\n",
         "        words = set()\n",
         "tests/contract/test_supplies.py",
+    ),
+    (
+        "a base forgets from call to call",
+        "defences/defence.py",
+        "            course.memory.keep(BASE, None, verdict.state)\n",
+        "",
+        "tests/defences/test_defence.py -k memory",
+    ),
+    (
+        "pre-aggregators share a memory",
+        "defences/defence.py",
+        'own = f"pre.{place}"',
+        'own = "pre.0"',
+        "tests/defences/test_defence.py -k memory",
     ),
     (
         "a base for a rule that takes none",
@@ -39,8 +53,8 @@ MUTANTS = [
     (
         "noise in the rows' precision",
         "defences/defence.py",
-        "generator=rng, dtype=torch.float64)).to",
-        "generator=rng, dtype=update.dtype)).to",
+        "generator=course.rng, dtype=torch.float64)).to",
+        "generator=course.rng, dtype=update.dtype)).to",
         "tests/contract/test_supplies.py",
     ),
     (
@@ -53,7 +67,7 @@ MUTANTS = [
     (
         "noise from a fresh generator",
         "defences/defence.py",
-        "torch.randn(len(update), generator=rng,",
+        "torch.randn(len(update), generator=course.rng,",
         "torch.randn(len(update), generator=torch.Generator().manual_seed(0),",
         "tests/contract/test_supplies.py",
     ),

@@ -376,8 +376,8 @@ MUTANTS = [
     (
         "rules are listed and the mean is taken",
         "defences/defence.py",
-        "result, state = entry.call(supply, options), situation.state",
-        "result, state = torch.full((rows.count,), 1 / rows.count), situation.state",
+        "result = entry.call(supply, options)",
+        "result = torch.full((rows.count,), 1 / rows.count)",
         RULES,
     ),
     (

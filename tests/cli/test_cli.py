@@ -22,6 +22,7 @@ from fedpoison.cli.list import KINDS
 from fedpoison.config.choice import parse_assignment
 from fedpoison.config.sweep import load
 from fedpoison.contract.lookup import entries, left_out
+from fedpoison.contract.words import WORDS
 from fedpoison.runs.records import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -341,7 +342,20 @@ def test_list_as_json_tells_all_that_is_known(kind: str, call: Call) -> None:
 def test_list_without_a_kind_says_what_it_wants(call: Call) -> None:
     code, _, err = call("list")
     assert code == 2
-    assert err == f"fedpoison: say what to list: {', '.join(KINDS)}\n"
+    assert err == f"fedpoison: say what to list: {', '.join(KINDS)}, words\n"
+
+
+def test_list_words_is_the_table_that_supplies_them(call: Call) -> None:
+    known = json.loads(call("list", "words", "--json")[1])
+    assert {(word["kind"], word["name"]) for word in known} == {(kind, name) for kind in WORDS for name in WORDS[kind]}
+    for flags in ([], ["--markdown"]):
+        code, out, err = call("list", "words", *flags)
+        assert (code, err) == (0, "")
+        told = re.sub(r"[│|\s]+", " ", out)
+        for word in known:
+            assert f" {word['name']} " in told
+        assert "[r, r] float64" in told
+        assert "aggregator, preaggregator" in told
 
 
 def test_the_package_runs_as_a_module(monkeypatch: pytest.MonkeyPatch) -> None:

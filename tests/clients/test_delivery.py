@@ -161,7 +161,7 @@ def test_a_cut_run_goes_on_with_what_was_on_its_way(tmp_path: Path) -> None:
     assert torch.equal(played(world, again, 3)[0].params, played(world, state, 3)[0].params)
     assert again.memory_of("waiting")
     assert again.memory_of("momentum")
-    assert again.server
+    assert again.memory_of("server")
 
 
 def test_more_than_everybody_cannot_be_missing() -> None:

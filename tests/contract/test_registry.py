@@ -14,10 +14,10 @@ import fedpoison
 from fedpoison.contract.entry import Entry
 from fedpoison.contract.lookup import entries, find
 from fedpoison.contract.registry import register
-from fedpoison.contract.vocabulary import VOCABULARY
+from fedpoison.contract.words import WORDS
 from fedpoison.types import Mixing, Update, Updates, Weights
 
-KINDS = [kind for kind in VOCABULARY if entries(kind)]
+KINDS = [kind for kind in WORDS if entries(kind)]
 
 # Ours
 
@@ -28,7 +28,7 @@ def test_every_entry_is_found_by_its_name_and_is_its_function(kind: str) -> None
         assert find(kind, name) is entry
         assert entry.function.__name__ == name == entry.name
         assert find(kind, entry.function).name == name
-        assert set(entry.asks) <= set(VOCABULARY[kind])
+        assert set(entry.asks) <= set(WORDS[kind])
         assert entry.summary.endswith((".", ":"))
         described = json.loads(json.dumps(entry.describe()))
         assert described["name"] == name

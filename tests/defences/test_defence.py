@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedpoison import Verdict, aggregate, aggregator, preaggregator
 from fedpoison.api import chain
+from fedpoison.common.errors import AlgorithmError
 from fedpoison.common.seeding import Stream
 from fedpoison.contract.lookup import entries, find
 from fedpoison.defences.defence import Defence, Situation
@@ -568,6 +569,56 @@ def test_the_memory_outlives_rules_that_have_none_and_skipped_rounds() -> None:
     assert torch.equal(skipped.state["memory"], state["memory"])
 
 
+@preaggregator(references=("origin",))
+def fading(n: int, state: State) -> tuple[Mixing, State]:
+    """Count less in every round: by half, by a third, …"""
+    rounds = state.get("rounds", torch.zeros(())) + 1
+    return torch.eye(n) / (1 + rounds), {"rounds": rounds}
+
+
+@aggregator()
+def growing(updates: Updates, state: State) -> tuple[Update, State]:
+    """The mean, times how often it was called."""
+    calls = state.get("calls", torch.zeros(())) + 1
+    return updates.mean(dim=0) * calls, {"calls": calls}
+
+
+@aggregator()
+def twice(updates: Updates, f: int, base: Base, state: State) -> tuple[Update, State]:
+    """The base rule on all rows and then on all but the last, added; and how often it was done."""
+    times = state.get("times", torch.zeros(())) + 1
+    return base(updates, f) + base(updates[:-1], f), {"times": times}
+
+
+def test_every_step_of_a_chain_has_a_memory_of_its_own() -> None:
+    """Two pre-aggregators of one name, a rule and its base, over three rounds and through a skipped one."""
+    matrix, state = rows(4), dict[str, Tensor]()
+    for number in (1, 2, 3):
+        verdict = aggregate(twice, matrix, pre=[fading, "nnm", fading], base=growing, state=state)
+        state = dict(verdict.state)
+        mixed = matrix / (1 + number) ** 2
+        nearest = mixed.mean(dim=0)  # with f = 0 nnm makes it of every row
+        torch.testing.assert_close(verdict.update, nearest * (2 * number - 1) + nearest * 2 * number)
+        assert state.keys() == {"times", "pre.0.rounds", "pre.2.rounds", "base.calls"}
+        assert float(state["base.calls"]) == 2 * number
+        lost = aggregate(
+            twice, torch.full((4, D), torch.nan), pre=[fading], base=growing, params=rows(1)[0], state=state
+        )
+        assert lost.skipped
+        assert lost.state.keys() == state.keys()
+
+
+@pytest.mark.parametrize("name", ["base.x", "pre.0.x"])
+def test_a_rule_s_memory_has_names_that_no_other_step_s_has(name: str) -> None:
+    @aggregator()
+    def greedy(updates: Updates, state: State) -> tuple[Update, State]:
+        """Keep what is another's."""
+        return updates.mean(dim=0), {name: updates[0].clone()}
+
+    with pytest.raises(AlgorithmError, match=re.escape(f"greedy keeps state['{name}']: names that begin so are")):
+        aggregate(greedy, rows(3))
+
+
 def test_the_returned_update_is_not_the_memory() -> None:
     verdict = aggregate(moving_average, rows(4))
     verdict.update.add_(1)
@@ -636,13 +687,13 @@ def test_an_unknown_word_s_refusal_lists_the_words() -> None:
         assert word in str(refused.value)
 
 
-def test_a_preaggregator_has_no_memory_and_knows_its_words() -> None:
-    def forgetful(updates: Updates, state: State) -> Mixing:
-        """Ask for a memory."""
+def test_a_preaggregator_knows_its_words() -> None:
+    def layered(updates: Updates, layers: Any) -> Mixing:
+        """Ask for what only rules are given."""
         return torch.eye(len(updates))
 
-    with pytest.raises(TypeError, match="preaggregator forgetful: nothing supplies state"):
-        preaggregator()(forgetful)
+    with pytest.raises(TypeError, match="preaggregator layered: nothing supplies layers"):
+        preaggregator()(layered)
 
 
 def test_unknown_references_are_refused() -> None:
