@@ -82,9 +82,8 @@ class Output(Console):
 
 def _deafen(stream: IO[str]) -> None:
     """Lead what is still to be flushed to nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def error_output() -> Output:

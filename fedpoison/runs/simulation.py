@@ -17,7 +17,7 @@ from fedpoison.attacks.threat import Threat
 from fedpoison.clients.federation import Federation
 from fedpoison.clients.training import Engine, Recipe
 from fedpoison.common import parallel
-from fedpoison.common.seeding import Stream
+from fedpoison.common.seeding import Stream, drawing_from
 from fedpoison.config.component import Component
 from fedpoison.config.config import Config, parse
 from fedpoison.contract import usercode
@@ -163,8 +163,9 @@ def build(config: Config) -> tuple[World, State]:
 def _net(config: Config, dataset: Dataset) -> tuple[nn.Module, Params, nn.Module | None]:
     """The net that is trained, its parameters before the first round, and the frozen net in front of it, if any."""
     entry, options = config.model.step
-    with torch.random.fork_rng(devices=[]), entry.drawing(Stream(config.seed, "model")):
-        torch.manual_seed(Stream(config.seed, "model").integer())
+    stream = Stream(config.seed, "model")
+    with drawing_from(stream):  # alone, for clients in other threads may be drawing
+        torch.manual_seed(stream.integer())
         shown = {"input_shape": dataset.input_shape, "n_classes": dataset.n_classes, "vocabulary": dataset.vocabulary}
         net = _prepared(entry.call(shown, options), config, dataset)
         check_net(net, dataset.input_shape, dataset.n_classes, dataset.vocabulary)

@@ -1,9 +1,11 @@
 """What a user's code is made of, that what runs is what was hashed, and what it draws from global generators."""
 
 import hashlib
+import json
 import os
 import pickle
 import random
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +17,11 @@ import torch
 
 from fedpoison.common import parallel
 from fedpoison.common.seeding import Stream, drawing_from, drawn
-from fedpoison.config.config import Config, parse
+from fedpoison.config.config import parse
 from fedpoison.contract import usercode
 from fedpoison.contract.lookup import find
 from fedpoison.defences.defence import Situation
 from fedpoison.linalg.blocks import GROUP
-from fedpoison.round import play
 from fedpoison.runs.running import _elsewhere
 from fedpoison.runs.simulation import EDITED, build, simulate, trainer
 
@@ -313,30 +314,45 @@ def drawing(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     return made
 
 
-def outcome(config: Config, seed: int, workers: int) -> tuple[list[float], list[Any]]:
-    """The final parameters and the scores, the global generators being wherever the seed puts them."""
+PLAYED = """
+import json, sys
+import numpy as np, torch
+from pathlib import Path
+from fedpoison.common import parallel
+from fedpoison.config.config import parse
+from fedpoison.round import play
+from fedpoison.runs.simulation import build
+
+def outcome(table, seed, workers):
     torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed)
     before = torch.get_rng_state()
     with parallel.using(workers):
-        world, state = build(config)
+        world, state = build(parse(table))
         records = []
-        while state.round < config.rounds:
+        while state.round < world.rounds:
             state, record = play(state, world)
             records.append((record["accuracy"], record["asr"]))
     assert torch.equal(before, torch.get_rng_state())
     return state.params.tolist(), records
+
+table, file = json.loads(sys.argv[1]), Path(sys.argv[2])
+first = outcome(table, 1, 1)
+file.write_text(file.read_text() + "\\n")  # loaded anew
+assert outcome(table, 2, 3) == first
+assert outcome({**table, "engine": "flower"}, 3, 2) == first
+assert outcome({**table, "seed": 1}, 1, 1) != first
+"""
 
 
 @pytest.mark.parametrize("rule", ["whole", "blocks"])
 def test_what_draws_from_global_generators_has_the_same_bits_each_time(
     drawing: Callable[..., dict[str, Any]], tmp_path: Path, rule: str
 ) -> None:
-    first = outcome(parse(drawing(rule)), 1, 1)
-    (tmp_path / "draws.py").write_text(DRAWS + "\n")  # loaded anew
-    assert outcome(parse(drawing(rule)), 2, 3) == first
-    assert outcome(parse(drawing(rule, engine="flower")), 3, 2) == first
-    assert outcome(parse(drawing(rule, seed=1)), 1, 1) != first
+    """In a process of its own: the checks of types here draw from Python's generator, in all threads."""
+    code = [sys.executable, "-c", PLAYED, json.dumps(drawing(rule)), str(tmp_path / "draws.py")]
+    done = subprocess.run(code, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_coordinate_wise_rule_draws_alike_for_any_number_of_workers(drawing: Callable[..., dict[str, Any]]) -> None:
