@@ -335,7 +335,7 @@ def test_trying_the_defence_changes_nothing_but_the_attack() -> None:
         assert real[1] != tries_[0][1]  # a stream of its own: the attack cannot foresee the noise
         untried, other = play(untried, replace(quiet, defence=defence))
         assert torch.equal(trying.params, untried.params)
-        assert trying.defence == untried.defence == {"rounds": torch.tensor(number + 1)}
+        assert trying.memory_of("defence") == untried.memory_of("defence") == {"rounds": torch.tensor(number + 1)}
         assert record["malicious"] == other["malicious"]
     assert len(verdicts) == 9
     assert all(isinstance(verdict, Verdict) and verdict.update.shape == state.params.shape for verdict in verdicts)

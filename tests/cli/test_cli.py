@@ -355,7 +355,7 @@ def test_list_words_is_the_table_that_supplies_them(call: Call) -> None:
         for word in known:
             assert f" {word['name']} " in told
         assert "[r, r] float64" in told
-        assert "aggregator, preaggregator" in told
+    assert "aggregator, preaggregator" in out
 
 
 def test_the_package_runs_as_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
