@@ -65,7 +65,7 @@ def test_a_rule_that_needs_a_root_set_says_so(tmp_path: Path) -> None:
 
 def test_a_root_update_that_is_not_finite_skips_the_round(tmp_path: Path) -> None:
     world, state = build(parse(table(tmp_path, "trust", root={"samples": 30}), tmp_path))
-    broken = state.__class__(0, state.params * float("nan"), state.previous)
+    broken = state.__class__(round=0, params=state.params * float("nan"), previous=state.previous)
     _, record = play(broken, world)
     assert record["skipped"]
 
