@@ -25,7 +25,8 @@ from fedpoison.common.given import (
 from fedpoison.common.seeding import Stream
 from fedpoison.contract.entry import Step
 from fedpoison.contract.lookup import find
-from fedpoison.defences.defence import Defence, Situation
+from fedpoison.defences.defence import Defence
+from fedpoison.defences.situation import Situation
 from fedpoison.types import Layer, Probe, Verdict
 
 Named = str | Callable[..., Any]

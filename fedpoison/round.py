@@ -14,7 +14,8 @@ from fedpoison.clients.harvest import Cohort, Harvest
 from fedpoison.clients.training import ClientMomentum, Engine, Local, Plan, Task
 from fedpoison.common.seeding import Stream
 from fedpoison.contract.vocabulary import PHASES, Record
-from fedpoison.defences.defence import Defence, Situation
+from fedpoison.defences.defence import Defence
+from fedpoison.defences.situation import Situation
 from fedpoison.measures.evaluation import Evaluator, RootProbe, Scores
 from fedpoison.measures.rounds import detection, rejection_skew, spread_of, summary_of_norms
 from fedpoison.server import Server

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from fedpoison.clients.training import Rates
-from fedpoison.defences.defence import Defence, Situation
+from fedpoison.defences.defence import Defence
+from fedpoison.defences.situation import Situation
 from fedpoison.types import Event, Params, State, Update, Verdict
 
 
@@ -70,13 +71,13 @@ class Server(BaseModel):
         """
         with defence.drawing(situation.stream):
             verdict = defence(updates, situation)
-        params, kept = self.step(situation.params, verdict.update, memory, self.rate(round, rounds))
-        if not verdict.skipped and not torch.isfinite(params).all():
+        if not verdict.skipped:
+            params, kept = self.step(situation.params, verdict.update, memory, self.rate(round, rounds))
+            if torch.isfinite(params).all():
+                return Served(params=params, verdict=verdict, previous=verdict.update, memory=kept)
             events = (*verdict.events, Event("skipped", detail="parameters overflow"))
             verdict = replace(verdict, skipped=True, state=situation.state, events=events)
-        if verdict.skipped:
-            return Served(params=situation.params, verdict=verdict, previous=situation.previous, memory=memory)
-        return Served(params=params, verdict=verdict, previous=verdict.update, memory=kept)
+        return Served(params=situation.params, verdict=verdict, previous=situation.previous, memory=memory)
 
     def step(self, params: Params, aggregate: Update, memory: Mapping[str, Tensor], lr: float) -> tuple[Params, State]:
         """The parameters after this aggregate, and the memory for the next round."""

@@ -12,7 +12,8 @@ from fedpoison.common.errors import AlgorithmError
 from fedpoison.common.seeding import Stream
 from fedpoison.contract.entry import Entry, Step
 from fedpoison.contract.lookup import find
-from fedpoison.defences.defence import Defence, Situation
+from fedpoison.defences.defence import Defence
+from fedpoison.defences.situation import Situation
 from fedpoison.types import Layer, Probe, Verdict
 
 VECTORS = ("previous", "root_update", "params")

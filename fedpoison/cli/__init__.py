@@ -5,6 +5,7 @@ import contextlib
 import gc
 import io
 import os
+import select
 import sys
 from collections.abc import Iterable, Sequence
 from typing import IO
@@ -52,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback = " (the traceback is in its error.txt)" if (folder / "error.txt").is_file() else ""
             errors.print(f"fedpoison: {folder} failed: {why}{traceback}", markup=False)
         return 1
-    except BrokenPipeError:  # by `print`; whoever read the output has enough
-        _deafen(sys.stdout)
-        return 0
     except (BusyError, FetchError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():  # by `print`: who read it has enough
+            _deafen(sys.stdout)
+            return 0
         for line in str(error).splitlines():
             errors.print(f"fedpoison: {line}", markup=False)
         return 1
@@ -78,6 +79,17 @@ class Output(Console):
         """Be quiet, where rich would leave."""
         self.quiet = True
         _deafen(self.file)
+
+
+def _is_unread() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    try:
+        number = sys.stdout.fileno()
+    except OSError:  # it is no file
+        return False
+    asked = select.poll()
+    asked.register(number, 0)  # what is said without being asked for: that the other end is gone
+    return bool(asked.poll(0))
 
 
 def _deafen(stream: IO[str]) -> None:

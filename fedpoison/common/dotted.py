@@ -50,7 +50,7 @@ def titles(tables: Sequence[Mapping[str, Any]], names: Sequence[tuple[str, str]]
     `tables`: their configurations, flat; `names`: each one's rule and attack.
     """
     settings = [
-        {k: None if _idle(k, attack) else v for k, v in table.items() if k not in ("name", "seed", "workers")}
+        {k: v for k, v in table.items() if k not in ("name", "seed", "workers") and not _idle(k, attack)}
         for table, (_, attack) in zip(tables, names, strict=True)
     ]
     groups = [(*name, table["seed"]) for name, table in zip(names, tables, strict=True)]

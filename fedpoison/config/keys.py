@@ -1,6 +1,5 @@
 """The keys of the TOML: what may have been meant by one that there is not, and what a shell completes."""
 
-import dataclasses
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, get_args
@@ -8,6 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from fedpoison.common.spelling import among, close
+from fedpoison.config.component import Component
 
 EXPERIMENT = ("seeds", "paired_clean", "sweep", "tune")
 """The keys that stand for several runs; those of one run are its Config's."""
@@ -33,18 +33,11 @@ def keys(config: type[BaseModel]) -> tuple[str, ...]:
     return (*_keys(config, ""), *EXPERIMENT)
 
 
-def _keys(table: type[Any], prefix: str) -> Iterator[str]:
-    for name, annotation in _fields(table):
+def _keys(table: Any, prefix: str) -> Iterator[str]:
+    if not (isinstance(table, type) and issubclass(table, BaseModel)) or table is Component:
+        return
+    for name, field in table.model_fields.items():
         key = f"{prefix}{'name' if name == 'dataset' else name}"
         yield key
-        for part in (annotation, *get_args(annotation)):
-            if isinstance(part, type):
-                yield from _keys(part, f"{key}.")
-
-
-def _fields(table: type[Any]) -> list[tuple[str, Any]]:
-    if dataclasses.is_dataclass(table):
-        return [(field.name, field.type) for field in dataclasses.fields(table)]
-    if not issubclass(table, BaseModel) or table.__name__ == "Component":
-        return []
-    return [(name, field.annotation) for name, field in table.model_fields.items()]
+        for part in (field.annotation, *get_args(field.annotation)):
+            yield from _keys(part, f"{key}.")

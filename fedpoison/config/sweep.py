@@ -14,6 +14,7 @@ from fedpoison.common.dotted import flatten
 from fedpoison.common.errors import ConfigError
 from fedpoison.config.choice import Choice, means, value_of
 from fedpoison.config.config import Config, parse, read_toml
+from fedpoison.config.keys import EXPERIMENT
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def load(
     early: dict[str, Any] = {}
     late: dict[str, Any] = {}
     for key, value in (overrides or {}).items():
-        (early if key.split(".")[0] in ("seed", "seeds", "paired_clean", "sweep", "tune") else late)[key] = value
+        (early if key.split(".")[0] in ("seed", *EXPERIMENT) else late)[key] = value
     put_all(table, early)
     table.pop("tune", None)
     choice = Choice.parse(only)

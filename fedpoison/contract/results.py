@@ -20,8 +20,8 @@ def unpack(entry: Entry, result: Any) -> tuple[Any, dict[str, Tensor]]:
     for name, value in result[1].items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise entry.fault(f"may keep tensors by name in its state, and state[{name!r}] is {_kind(value)}")
-        if name.startswith(("pre.", "base.")):
-            raise entry.fault(f"keeps state[{name!r}]: names that begin so are those of pre-aggregators and a base")
+        if "/" in name:
+            raise entry.fault(f"keeps state[{name!r}]: what stands before a / says whose a memory is")
     return result[0], {name: as_tensor(entry, value, f"as state[{name!r}]") for name, value in result[1].items()}
 
 

@@ -20,18 +20,15 @@ from fedpoison.contract.results import as_chosen, as_mixing, as_tensor, as_vecto
 from fedpoison.contract.vocabulary import NOTHING_LEFT, REFERENCES
 from fedpoison.contract.words import WORDS, supplied
 from fedpoison.defences.memory import BASE, RULE, ByStep
-from fedpoison.defences.rows import Rows, screen
+from fedpoison.defences.rows import Rows, screen, spread
+from fedpoison.defences.situation import Situation
 from fedpoison.linalg.blocks import row_norms
 from fedpoison.types import (
     Base,
     Chosen,
-    ClientIds,
     Event,
     Layer,
     Norms,
-    Params,
-    Probe,
-    Sizes,
     Update,
     Updates,
     Verdict,
@@ -39,22 +36,6 @@ from fedpoison.types import (
 
 _OF_CLIENTS = {word for word, told in WORDS["aggregator"].items() if told.of_clients} | {"zero_model"}
 """What a rule cannot ask for when it is another's base: its rows may be parts of updates, or made up."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Situation:
-    """What the server knows of a round besides the updates; client_ids and sizes in the updates' order."""
-
-    f: int
-    client_ids: ClientIds
-    sizes: Sizes
-    params: Params
-    previous: Update
-    stream: Stream
-    state: Mapping[str, Tensor]
-    root_update: Update | None = None
-    layers: tuple[Layer, ...] = ()
-    probe: Probe | None = None
 
 
 @dataclass(frozen=True)
@@ -185,8 +166,8 @@ class Defence:
         made = verdict.update.to(situation.params.dtype)
         if not torch.stack(made.aminmax()).isfinite().all():
             return _skip(situation, norms, (*events, *verdict.events), "the aggregate is not finite")
-        weights = _spread(verdict.weights, kept, len(updates), 0.0)
-        flagged = _spread(verdict.flagged, kept, len(updates), True)
+        weights = spread(verdict.weights, kept, len(updates), 0.0)
+        flagged = spread(verdict.flagged, kept, len(updates), True)
         events = (*events, *verdict.events)
         return replace(verdict, update=made, norms=norms, weights=weights, flagged=flagged, events=events)
 
@@ -201,14 +182,14 @@ class Defence:
         references = {name: origin if (vector := vectors.get(name)) is None else vector for name in self.references}
         rows = Rows(updates, norms, situation.sizes.double(), references)
         for place, (entry, options, f) in enumerate(told(step, situation.f) for step in self.pre):
-            own = f"pre.{place}"
+            own = f"pre{place}"
             mixing = entry.call(self._supply(entry, rows, replace(situation, f=f), course, own), options)
             if "state" in entry.asks:
                 mixing = course.memory.keep(own, *unpack(entry, mixing))
             into = entry.count("rows", rows.count, **options) if entry.rows else rows.count
             rows = rows.mixed(as_mixing(entry, mixing, into, rows.count))
         verdict = self._apply_rule(rows, situation, course)
-        return replace(verdict, state=course.memory.whole, events=tuple(course.said))
+        return replace(verdict, state=course.memory.whole, events=tuple(dict.fromkeys(course.said)))
 
     def _apply_rule(self, rows: Rows, situation: Situation, course: "_Course") -> Verdict:
         entry, options, f = told(self.rule, situation.f)
@@ -312,11 +293,3 @@ class _Course:
 def _skip(situation: Situation, norms: Norms, events: tuple[Event, ...], why: str) -> Verdict:
     nothing = torch.zeros_like(situation.params)
     return Verdict(nothing, norms, events=(*events, Event("skipped", detail=why)), state=situation.state, skipped=True)
-
-
-def _spread(values: Tensor | None, kept: Tensor, n: int, missing: float | bool) -> Tensor | None:
-    if values is None:
-        return None
-    everyone = torch.full((n,), missing, dtype=values.dtype)
-    everyone[kept] = values
-    return everyone

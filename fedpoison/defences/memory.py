@@ -14,17 +14,17 @@ from fedpoison.types import ClientIds, State
 T = TypeVar("T")
 
 RULE, BASE = "", "base"
-"""A rule's place in a chain, and its base's; a pre-aggregator's is "pre.0", "pre.1", …"""
+"""A rule's place in a chain, and its base's; a pre-aggregator's is "pre0", "pre1", …"""
 
 
 class ByStep:
-    """The memories of a chain's steps in one mapping: the rule's by its own names, the others' behind their places."""
+    """The memories of a chain's steps in one mapping: the rule's by its own names, the others' as "pre0/name"."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         self._by: dict[str, dict[str, Tensor]] = {}
-        for name, value in state.items():
-            place = next((p for p in (name.split(".")[0], ".".join(name.split(".")[:2])) if _is_place(p)), RULE)
-            self._by.setdefault(place, {})[name.removeprefix(f"{place}.")] = value
+        for key, value in state.items():
+            place, _, name = key.rpartition("/")
+            self._by.setdefault(place, {})[name] = value
 
     def of(self, place: str) -> State:
         """What the step at a place remembers, in tensors of its own."""
@@ -38,16 +38,7 @@ class ByStep:
     @property
     def whole(self) -> State:
         """All of it, as the next round is given it."""
-        return {
-            name if place == RULE else f"{place}.{name}": value
-            for place, state in self._by.items()
-            for name, value in state.items()
-        }
-
-
-def _is_place(text: str) -> bool:
-    first, _, number = text.partition(".")
-    return text == BASE or (first == "pre" and number.isdigit())
+        return {f"{place}/{name}".lstrip("/"): v for place, state in self._by.items() for name, v in state.items()}
 
 
 def recall(state: State, name: str, client_ids: ClientIds, like: Tensor) -> Tensor:

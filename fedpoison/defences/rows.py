@@ -165,3 +165,12 @@ class MixedRows(Rows):
         full = torch.zeros(self.count + len(self._references), dtype=torch.float64)
         full[self._columns(references)] = weights.double()
         return self.before.combine(full @ self._affine, self.reference_names)
+
+
+def spread(values: Tensor | None, kept: Tensor, n: int, missing: float | bool) -> Tensor | None:
+    """What is said of the kept rows as said of all n, those that were set aside getting `missing`."""
+    if values is None:
+        return None
+    everyone = torch.full((n,), missing, dtype=values.dtype)
+    everyone[kept] = values
+    return everyone

@@ -18,7 +18,7 @@ from torch import Tensor
 from fedpoison.api import Named, chain
 from fedpoison.common import parallel
 from fedpoison.common.seeding import Stream
-from fedpoison.defences.defence import Situation
+from fedpoison.defences.situation import Situation
 from fedpoison.flower.arrays import Layout, Model
 from fedpoison.round import State
 from fedpoison.runs.records import load_state, save_state

@@ -39,8 +39,8 @@ MUTANTS = [
     (
         "pre-aggregators share a memory",
         "defences/defence.py",
-        'own = f"pre.{place}"',
-        'own = "pre.0"',
+        'own = f"pre{place}"',
+        'own = "pre0"',
         "tests/defences/test_defence.py -k memory",
     ),
     (

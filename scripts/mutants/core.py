@@ -577,7 +577,7 @@ MUTANTS = [
         "a skipped round moves the server's momentum",
         "server.py",
         "previous=situation.previous, memory=memory)",
-        "previous=situation.previous, memory=kept)",
+        "previous=situation.previous, memory={})",
         SERVER,
     ),
     (

@@ -605,6 +605,14 @@ def test_who_reads_no_further_ends_a_listing_quietly(arguments: list[str], monke
         assert cli.main(arguments) == 0
 
 
+def test_a_pipe_that_breaks_elsewhere_is_a_failure(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(kind: str) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("fedpoison.contract.lookup.entries", lost)
+    assert call("list", "aggregators") == (1, "", "fedpoison: [Errno 32] Broken pipe\n")
+
+
 def test_who_reads_no_further_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = toml(tmp_path, seeds=[0, 1])
     reading, writing = os.pipe()

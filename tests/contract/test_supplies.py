@@ -268,7 +268,7 @@ def test_a_rule_with_a_probe_needs_a_root_set_and_no_training_on_it(tmp_path: Pa
 
 
 def test_without_a_probe_a_round_is_skipped_and_says_so() -> None:
-    from fedpoison.defences.defence import Situation
+    from fedpoison.defences.situation import Situation
 
     nothing = torch.zeros(12, dtype=torch.float64)
     ids, sizes = torch.arange(4), torch.ones(4, dtype=torch.float64)

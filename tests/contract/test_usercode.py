@@ -20,7 +20,7 @@ from fedpoison.common.seeding import Stream, drawing_from, drawn
 from fedpoison.config.config import parse
 from fedpoison.contract import usercode
 from fedpoison.contract.lookup import find
-from fedpoison.defences.defence import Situation
+from fedpoison.defences.situation import Situation
 from fedpoison.linalg.blocks import GROUP
 from fedpoison.runs.running import _elsewhere
 from fedpoison.runs.simulation import EDITED, build, simulate, trainer

@@ -13,8 +13,9 @@ from fedpoison.api import chain
 from fedpoison.common.errors import AlgorithmError
 from fedpoison.common.seeding import Stream
 from fedpoison.contract.lookup import entries, find
-from fedpoison.defences.defence import Defence, Situation
+from fedpoison.defences.defence import Defence
 from fedpoison.defences.rows import screen
+from fedpoison.defences.situation import Situation
 from fedpoison.linalg import gram as gram_module
 from fedpoison.types import (
     Base,
@@ -599,8 +600,8 @@ def test_every_step_of_a_chain_has_a_memory_of_its_own() -> None:
         mixed = matrix / (1 + number) ** 2
         nearest = mixed.mean(dim=0)  # with f = 0 nnm makes it of every row
         torch.testing.assert_close(verdict.update, nearest * (2 * number - 1) + nearest * 2 * number)
-        assert state.keys() == {"times", "pre.0.rounds", "pre.2.rounds", "base.calls"}
-        assert float(state["base.calls"]) == 2 * number
+        assert state.keys() == {"times", "pre0/rounds", "pre2/rounds", "base/calls"}
+        assert float(state["base/calls"]) == 2 * number
         lost = aggregate(
             twice, torch.full((4, D), torch.nan), pre=[fading], base=growing, params=rows(1)[0], state=state
         )
@@ -608,14 +609,14 @@ def test_every_step_of_a_chain_has_a_memory_of_its_own() -> None:
         assert lost.state.keys() == state.keys()
 
 
-@pytest.mark.parametrize("name", ["base.x", "pre.0.x"])
+@pytest.mark.parametrize("name", ["base/x", "pre0/x"])
 def test_a_rule_s_memory_has_names_that_no_other_step_s_has(name: str) -> None:
     @aggregator()
     def greedy(updates: Updates, state: State) -> tuple[Update, State]:
         """Keep what is another's."""
         return updates.mean(dim=0), {name: updates[0].clone()}
 
-    with pytest.raises(AlgorithmError, match=re.escape(f"greedy keeps state['{name}']: names that begin so are")):
+    with pytest.raises(AlgorithmError, match=re.escape(f"greedy keeps state['{name}']: what stands before a /")):
         aggregate(greedy, rows(3))
 
 

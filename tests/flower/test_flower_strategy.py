@@ -18,7 +18,7 @@ from fedpoison import aggregate, aggregator
 from fedpoison.api import chain
 from fedpoison.clients.training import Rates
 from fedpoison.common.seeding import Stream
-from fedpoison.defences.defence import Situation
+from fedpoison.defences.situation import Situation
 from fedpoison.flower import InProcessGrid, RobustStrategy
 from fedpoison.flower.arrays import Layout
 from fedpoison.flower.strategy import as_memory

@@ -24,8 +24,8 @@ def centered_clipping(
 
     Karimireddy et al. 2021: v ← v + 1/n Σ (x_i − v) · min(1, tau / ‖x_i − v‖), `iterations` times, starting at
     the previous round's aggregate (zero in the first). tau is in the units of the updates, or "median": of the
-    distances to v, anew each time. The paper's tau = 10/(1 − β) is for gradients under momentum β; updates of whole
-    local training are rarely as long, and it is the mean then, which is said.
+    distances to v, anew each time. One that is made for gradients may clip none of the updates of whole local training,
+    and this is the mean then, which is said.
     """
     weights = torch.zeros(n + 1, dtype=torch.float64)
     weights[-1] = 1

@@ -16,7 +16,8 @@ from fedpoison.common.seeding import Stream
 from fedpoison.contract.lookup import find
 from fedpoison.contract.registry import partition
 from fedpoison.data import Dataset
-from fedpoison.defences.defence import Defence, Situation
+from fedpoison.defences.defence import Defence
+from fedpoison.defences.situation import Situation
 
 
 @partition()
