@@ -421,7 +421,7 @@ def test_a_memory_matters_to_the_runs_above(users: Path) -> None:
 
 def forgetful(path: Path) -> State:
     state = load_state(path)
-    return replace(state, previous=torch.zeros_like(state.previous), defence={})
+    return replace(state, previous=torch.zeros_like(state.previous), memories={**state.memories, "defence": {}})
 
 
 def test_a_killed_run_ends_as_an_uncut_one(users: Path) -> None:
