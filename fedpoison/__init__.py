@@ -23,7 +23,9 @@ _PLACES = {
     "partition": "contract.registry",
     "preaggregator": "contract.registry",
     "run": "runs.running",
+    "training_attack": "contract.registry",
     "update_attack": "contract.registry",
+    "Drill": "types",
     "Verdict": "types",
 }
 __all__ = [*_PLACES, "__version__"]
@@ -38,9 +40,11 @@ if TYPE_CHECKING:
     from fedpoison.contract.registry import model as model
     from fedpoison.contract.registry import partition as partition
     from fedpoison.contract.registry import preaggregator as preaggregator
+    from fedpoison.contract.registry import training_attack as training_attack
     from fedpoison.contract.registry import update_attack as update_attack
     from fedpoison.runs.frame import load as load
     from fedpoison.runs.running import run as run
+    from fedpoison.types import Drill as Drill
     from fedpoison.types import Verdict as Verdict
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from fedpoison.attacks.drilling import Drills
 from fedpoison.attacks.threat import Scene, Threat, craft_with
 from fedpoison.clients.delivery import Answers, Late, Mail, deliver
 from fedpoison.clients.federation import Federation
@@ -19,7 +20,7 @@ from fedpoison.defences.situation import Situation
 from fedpoison.measures.evaluation import Evaluator, RootProbe, Scores
 from fedpoison.measures.rounds import detection, rejection_skew, spread_of, summary_of_norms
 from fedpoison.server import Server
-from fedpoison.types import ClientIds, Event, Layer, Params, Update, Updates, Verdict
+from fedpoison.types import ClientIds, Drill, Event, Layer, Params, Update, Updates, Verdict
 
 Memory = Mapping[str, Tensor]
 
@@ -28,8 +29,8 @@ Memory = Mapping[str, Tensor]
 class State:
     """All that one round hands to the next; it is what a checkpoint holds.
 
-    `memories`: what each owner keeps, by name: "defence", "attack", "server", the clients' "momentum", and "waiting",
-    the updates that are on their way.
+    `memories`: what each owner keeps, by name: "defence", "attack" and "drills", "server", the clients' "momentum", and
+    "waiting", the updates that are on their way.
     """
 
     round: int
@@ -63,6 +64,7 @@ class World:
     evaluator: Evaluator
     layers: tuple[Layer, ...] = ()
     probe: RootProbe | None = None
+    drills: Drills | None = None
 
 
 def play(state: State, world: World) -> tuple[State, Record]:
@@ -112,6 +114,7 @@ def play(state: State, world: World) -> tuple[State, Record]:
     }
     memories = {
         "defence": verdict.state,
+        "drills": harvest.drills,
         "attack": attack,
         "server": served.memory,
         "momentum": harvest.momentum,
@@ -129,8 +132,9 @@ def _train(state: State, world: World, number: int) -> Harvest:
     cohort, events = _cohort(world, number)
     trained = ~cohort.malicious | threat.needs_own()
     poisons = threat.data is not None
+    drills, drilled, remarks = _drills(state, world, cohort, number)
     wanted = zip(cohort.clients.tolist(), cohort.malicious.tolist(), trained.tolist(), strict=True)
-    cast = [Task(i, poisons and is_bad) for i, is_bad, trains in wanted if trains]
+    cast = [Task(i, poisons and is_bad, drills.get(i)) for i, is_bad, trains in wanted if trains]
     behaves = threat.needs_twins(int((~cohort.malicious).sum())) and (poisons or not threat.needs_own())
     twins = [Task(i) for i in cohort.clients[cohort.malicious].tolist()] if behaves else []
     root = [Task(federation.server)] if world.defence.trains_root else []
@@ -148,9 +152,20 @@ def _train(state: State, world: World, number: int) -> Harvest:
         twins=clients[len(cast) :] if twins else None,
         root=own[0] if root else None,
         momentum=momentum,
+        drills=drilled,
         lost=made.lost,
-        events=(*events, *_told(made.events, threat, cohort.clients[cohort.malicious])),
+        events=(*events, *remarks, *_told(made.events, threat, cohort.clients[cohort.malicious])),
     )
+
+
+def _drills(state: State, world: World, cohort: Cohort, number: int) -> tuple[dict[int, Drill], Memory, list[Event]]:
+    """How each attacker trains who trains otherwise than the honest; the attack's memory; and remarks on it."""
+    memory, bad = state.memory_of("drills"), cohort.clients[cohort.malicious]
+    if world.drills is None or not len(bad) or not world.threat.needs_own():
+        return {}, memory, []
+    n, params, previous = len(cohort.clients), state.params, state.previous
+    made, memory, remarks = world.drills(bad, n, params, previous, memory, number)
+    return dict(zip(bad.tolist(), made, strict=True)), memory, remarks
 
 
 def _cohort(world: World, number: int) -> tuple[Cohort, list[Event]]:

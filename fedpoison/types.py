@@ -121,6 +121,27 @@ class Planted(tuple[Tensor, Tensor]):
         return planted
 
 
+@dataclass(frozen=True)
+class Drill:
+    """How one client trains otherwise than the honest do; what is not said is as it is for them.
+
+    `local`: settings of [clients.local] by name, such as {"epochs": 10, "lr": 0.02}; a rate given so follows no
+    schedule. `mask` [d]: False where a parameter stays what it is in the global model: its gradient counts as 0 and
+    each step's change of it is taken back. `radius`: the largest Euclidean distance from the global model, held at the
+    end, and after every `every` steps too if that is given.
+    """
+
+    local: Mapping[str, Any] = field(default_factory=dict)
+    mask: Tensor | None = None
+    radius: float | None = None
+    every: int | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether it holds parameters in place or near."""
+        return self.mask is not None or self.radius is not None
+
+
 State = dict[str, Tensor]
 """A rule's or an attack's memory; it is saved in the run's checkpoint."""
 

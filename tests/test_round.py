@@ -239,6 +239,7 @@ def harvest(rows: Tensor, bad: Tensor, train: bool = False, twins: Tensor | None
         twins=twins,
         root=None,
         momentum={},
+        drills={},
         lost=(),
         events=(),
     )

@@ -47,6 +47,7 @@ class Threat:
     draw: Draw
     knows: tuple[Knowledge, ...]
     data: Step | None = None
+    training: Step | None = None
     update: Step | None = None
     start: int = 1
     end: int | None = None
@@ -72,7 +73,7 @@ class Threat:
     def among(self, cohort: ClientIds, seed: int, round: int) -> Tensor:
         """Which of the cohort are malicious in this round: a mask [n]; nobody when the attack is off."""
         mask = torch.zeros(len(cohort), dtype=torch.bool)
-        if not self.active(round) or (self.data is None and self.update is None):
+        if not self.active(round) or not (self.data or self.training or self.update):
             return mask
         stream = Stream(seed, "malicious", round)
         if self.draw == "per_cohort":

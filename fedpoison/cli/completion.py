@@ -53,7 +53,8 @@ def _known() -> dict[tuple[str, str], list[str]]:
     from fedpoison.contract.lookup import entries
     from fedpoison.measures.metrics import METRICS, RUN_METRICS
 
-    rules, updates, data = (sorted(entries(kind)) for kind in ("aggregator", "update_attack", "data_attack"))
+    kinds = ("aggregator", "update_attack", "data_attack", "training_attack")
+    rules, updates, data, training = (sorted(entries(kind)) for kind in kinds)
     chosen = {
         "data": entries("dataset"),
         "data.partition": entries("partition"),
@@ -64,6 +65,7 @@ def _known() -> dict[tuple[str, str], list[str]]:
         "defence.pre": [f"['{name}']" for name in sorted(entries("preaggregator"))],
         "threat.data": data,
         "threat.update": updates,
+        "threat.training": training,
     }
     settings = [f"{key}=" for key in keys(Config) if key not in chosen]
     settings += [f"{key}={name}" for key, names in chosen.items() for name in names]

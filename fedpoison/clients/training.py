@@ -13,12 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fedpoison.clients.drills import Held, within
 from fedpoison.clients.federation import Federation, Shard
 from fedpoison.common.seeding import Stream
 from fedpoison.data.augment import Augment
 from fedpoison.models.dropout import set_stream
 from fedpoison.models.vector import flatten, load, travelling
-from fedpoison.types import Event, Params, Update, Updates
+from fedpoison.types import Drill, Event, Params, Update, Updates
 
 
 class Rates(BaseModel):
@@ -89,6 +90,15 @@ class Local(BaseModel):
         """These settings with the learning rate times a factor."""
         return self if lr_scale == 1 else self.model_copy(update={"lr": self.lr * lr_scale})
 
+    def drilled(self, drill: Drill | None) -> "Local":
+        """These settings with those of a drill; ValueError if it has others than there are."""
+        if drill is None or not drill.local:
+            return self
+        table, given = self.model_dump(), dict(drill.local)
+        if {"epochs", "steps"} & given.keys():
+            del table["epochs"], table["steps"]
+        return Local.model_validate({**table, **given})
+
     def optimizer_for(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Torch's optimizer with these settings."""
         if self.optimizer == "adam":
@@ -105,10 +115,11 @@ class Local(BaseModel):
 
 @dataclass(frozen=True)
 class Task:
-    """One client's training in a round, on its clean or on its poisoned shard."""
+    """One client's training in a round, on its clean or on its poisoned shard; `drill`: an attacker's way of it."""
 
     client: int
     poisoned: bool = False
+    drill: Drill | None = None
 
 
 class ClientMomentum(BaseModel):
@@ -154,6 +165,10 @@ class Plan:
     round: int
     tasks: tuple[Task, ...]
     lr_scale: float = 1.0
+
+    def settings(self, local: Local, task: Task) -> Local:
+        """What a task's training is like in this round, where the honest train by `local`."""
+        return local.scaled(self.lr_scale).drilled(task.drill)
 
     def batch_stream(self, task: Task) -> Stream:
         """The stream of a task's batch order."""
@@ -203,11 +218,18 @@ def batches(stream: Stream, samples: int, local: Local) -> Iterator[NDArray[np.i
 
 
 def train_client(
-    net: nn.Module, params: Params, shard: Shard, stream: Stream, local: Local, augment: Augment | None = None
+    net: nn.Module,
+    params: Params,
+    shard: Shard,
+    stream: Stream,
+    local: Local,
+    augment: Augment | None = None,
+    drill: Drill | None = None,
 ) -> Update:
     """Train `net` from `params` on one shard and return local minus global parameters [d].
 
-    `stream` is that of the batches; what else is drawn has streams of its own, for the same round and client.
+    `stream` is that of the batches; what else is drawn has streams of its own, for the same round and client. `local`
+    has the drill's settings already; what the drill holds is held here.
     """
     load(net, params)
     net.train()
@@ -217,7 +239,8 @@ def train_client(
     optimizer, half = local.optimizer_for(weights), local.precision == "bf16"
     order = list(batches(stream, len(shard), local))
     drawn = augment.draws(stream.of("augment"), [len(batch) for batch in order]) if augment else repeat(None)
-    for batch, draws in zip(order, drawn, strict=False):
+    held = Held(net, params, drill) if drill and drill.holds else None
+    for step, (batch, draws) in enumerate(zip(order, drawn, strict=False), 1):
         index = shard.index[torch.from_numpy(batch)]
         images = shard.images[index]
         if augment and draws is not None:
@@ -228,6 +251,8 @@ def train_client(
             output = net(images)
         output = output.float() if half else output
         cross_entropy(output, shard.labels[index], reduction=local.loss).backward()
+        if held:
+            held.mask_gradients()
         if local.prox:
             for weight, origin in zip(weights, start, strict=True):
                 if weight.grad is not None:
@@ -235,4 +260,7 @@ def train_client(
         if local.clip_norm:
             nn.utils.clip_grad_norm_(weights, local.clip_norm)
         optimizer.step()
-    return flatten(net) - params
+        if held:
+            held.hold(step)
+    update = flatten(net) - params
+    return within(update, drill.radius) if drill and drill.radius else update

@@ -34,6 +34,7 @@ PURPOSES = (
     "tuning",
     "surrogate",
     "code",
+    "drill",
 )
 
 

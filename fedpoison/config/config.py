@@ -98,10 +98,10 @@ class Config(Section):
 
     @property
     def attack(self) -> str:
-        """The attack's name: data and update attack, or none."""
+        """The attack's name: data, training and update attack, or none."""
         if not self.malicious:
             return "none"
-        return "+".join(c.label for c in (self.threat.data, self.threat.update) if c)
+        return "+".join(c.label for c in (self.threat.data, self.threat.training, self.threat.update) if c)
 
     @property
     def stamps_last(self) -> bool:
@@ -134,6 +134,7 @@ class Config(Section):
             "data.partition": self.data.partition,
             "model": self.model,
             "threat.data": self.threat.data,
+            "threat.training": self.threat.training,
             "threat.update": self.threat.update,
             **pre,
             "defence.aggregator": self.defence.aggregator,

@@ -178,6 +178,7 @@ class ThreatConfig(Section):
     draw: Draw = "fixed"
     knows: Annotated[list[Knowledge], BeforeValidator(_as_list)] = ["all"]
     data: maybe_a("data_attack") = None
+    training: maybe_a("training_attack") = None
     update: maybe_a("update_attack") = None
     sybils: float | None = Field(None, ge=0)
     surrogate: int = Field(20, ge=0)
@@ -189,10 +190,12 @@ class ThreatConfig(Section):
         problems = check_knowledge(self.update.step if self.update else None, tuple(self.knows))
         if self.malicious is not None and self.share is not None:
             problems.append(f"malicious = {self.malicious} and share = {self.share} are alternatives; give one")
-        if (self.malicious or self.share) and not (self.data or self.update):
-            problems.append("there are malicious clients but no attack: give threat.data or threat.update")
+        if (self.malicious or self.share) and not (self.data or self.training or self.update):
+            problems.append(
+                "there are malicious clients but no attack: give threat.data, threat.training or threat.update"
+            )
         if self.actor == "data":
-            ours = [f"threat.{name}" for name in ("update", "sybils") if getattr(self, name) is not None]
+            ours = [f"threat.{name}" for name in ("training", "update", "sybils") if getattr(self, name) is not None]
             problems += [f'with actor = "data" clients are honest, and {name} is a client\'s doing' for name in ours]
         if problems:
             raise ValueError("; ".join(problems))

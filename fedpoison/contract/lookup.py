@@ -19,9 +19,9 @@ from fedpoison.contract.usercode import UserCode
 
 
 def entries(kind: str) -> dict[str, Entry]:
-    """Every algorithm of a kind that the package has, by name; of training attacks it has none yet."""
+    """Every algorithm of a kind that the package has, by name."""
     _load_rooms()
-    return ENTRIES.get(kind, {})
+    return ENTRIES[kind]
 
 
 def left_out(kind: str) -> dict[str, str]:

@@ -236,6 +236,15 @@ def data_attack(
 
 
 @_with_parentheses
+def training_attack(*, paper: str = "", source: str = "", evidence: str = "") -> Callable[[F], F]:
+    """Enter an attack on how a malicious client trains: it returns a `fedpoison.Drill`, for each of them and round.
+
+    What the client trains on is the data attack's doing, what it sends of it the update attack's.
+    """
+    return _decorator("training_attack", paper=paper, source=source, evidence=evidence)
+
+
+@_with_parentheses
 def dataset(
     *,
     licence: str,

@@ -102,6 +102,20 @@ WORDS: dict[str, dict[str, Word]] = {
         ),
         "rng": Word("torch.Generator", "this client's stream", "streams"),
     },
+    "training_attack": {
+        "own_gradient": Word(
+            "[d]", "of the mean loss over this client's clean samples, at the global parameters", "clients", lent=True
+        ),
+        "local": Word("Local", "how the honest clients train", "config"),
+        "layers": Word("tuple of Layer(name, columns, shape)", "which columns are which parameter tensor's", "net"),
+        "n_malicious": Word("int", "how many of the cohort are malicious", "threat"),
+        "n": Word("int", "clients in this round's cohort", "threat"),
+        "params": _ROUND["params"],
+        "previous": _ROUND["previous"],
+        "say": Word("str -> None", "put a remark among the round's events", "round"),
+        "state": Word("dict[str, Tensor]", "this client's memory, empty at first; return (drill, state)", "memory"),
+        "rng": Word("torch.Generator", "this client's stream in this round", "streams"),
+    },
     "dataset": {},
     "partition": {
         "labels": Word("[samples] int64 numpy array", "their labels", "data"),

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedpoison.clients.federation import Federation, Shard
-from fedpoison.clients.training import Local, Plan, Trained, batches, train_client, untouched
+from fedpoison.clients.training import Local, Plan, Task, Trained, batches, train_client, untouched
 from fedpoison.common.parallel import in_parallel, workers
 from fedpoison.common.seeding import Stream
 from fedpoison.contract.registry import engine
 from fedpoison.data.augment import Augment
-from fedpoison.engines.descent import descent
+from fedpoison.engines.descent import Descent, descent
 from fedpoison.engines.layers import Pass
 from fedpoison.engines.stackable import Net, convolution_work, net_of
 from fedpoison.models.vector import travelling
@@ -67,14 +67,17 @@ class OneByOne:
 
     def train(self, params: Params, plan: Plan) -> Trained:
         """Train every task as the oracle does."""
-        updates, local = params.new_empty(len(plan.tasks), len(params)), self._local.scaled(plan.lr_scale)
+        updates = params.new_empty(len(plan.tasks), len(params))
         shards, start = _shards(self._federation, plan), params.to(self._place.device)
 
         def one(row: int) -> None:
             if not hasattr(self._mine, "net"):
                 self._mine.net = copy.deepcopy(self._model)
-            stream, augment = plan.batch_stream(plan.tasks[row]), self._federation.augment
-            updates[row] = train_client(self._mine.net, start, self._place.shard(shards[row]), stream, local, augment)
+            task, shard = plan.tasks[row], self._place.shard(shards[row])
+            stream, local = plan.batch_stream(task), plan.settings(self._local, task)
+            updates[row] = train_client(
+                self._mine.net, start, shard, stream, local, self._federation.augment, task.drill
+            )
 
         list(in_parallel(one, range(len(plan.tasks))))
         said = Event("engine", detail="this net cannot be stacked, so its clients are trained one by one")
@@ -91,12 +94,11 @@ class Batched:
 
     def __init__(self, net: Net, federation: Federation, local: Local, slots: int, device: Device) -> None:
         self._net, self._federation, self._local, self._slots = net, federation, local, slots
-        self._width, self._place = _aligned(min(local.batch_size, federation.largest)), Place(federation, device)
+        self._place = Place(federation, device)
 
     def train(self, params: Params, plan: Plan) -> Trained:
         """Train all tasks, a stack a thread."""
-        shards, local = _shards(self._federation, plan), self._local.scaled(plan.lr_scale)
-        shares = self.shares(plan, workers())
+        federation, shards, shares = self._federation, _shards(self._federation, plan), self.shares(plan, workers())
         order = torch.tensor([place for share in shares for place in share])
         starts = np.cumsum([0, *map(len, shares)]).tolist()
         start = params.to(self._place.device)
@@ -104,11 +106,14 @@ class Batched:
 
         def one(stack: int) -> None:
             members = shares[stack]
-            streams = [plan.batch_stream(plan.tasks[i]) for i in members]
-            batches = _batches_of([shards[i] for i in members], streams, local, self._width, self._federation.augment)
+            tasks = [plan.tasks[i] for i in members]
+            local, width = self._like(plan, tasks[0])
+            streams = [plan.batch_stream(task) for task in tasks]
+            batches = _batches_of([shards[i] for i in members], streams, local, width, federation.augment)
             batches = batches.held_by(self._place)
             drawn = [stream.of("dropout").torch() for stream in streams] if self._net.draws else []
-            _train_stack(self._net, start, batches, local, moved[starts[stack] : starts[stack + 1]], drawn)
+            taken = descent(moved[starts[stack] : starts[stack + 1]], start, local, [task.drill for task in tasks])
+            _train_stack(self._net, batches, local, taken, drawn)
 
         list(in_parallel(one, range(len(shares))))
         moved = moved.to(params.device)
@@ -116,15 +121,35 @@ class Batched:
         return Trained(updates, untouched(self._federation, plan))
 
     def shares(self, plan: Plan, workers: int) -> list[list[int]]:
-        """The places of the tasks in the plan, a stack each; clients of one stack end at about the same time."""
-        sizes = [len(self._federation.shard(task.client)) for task in plan.tasks]  # poisoned they are as large
-        steps = [self._local.step_count(size) for size in sizes]
-        order = sorted(range(len(steps)), key=lambda place: -steps[place])
+        """The places of the tasks in the plan, a stack each; clients of one stack end at about the same time.
+
+        Those of one stack train alike: attackers with a drill stand apart from the honest, who are as fast as without.
+        """
+        alike: list[tuple[Local, bool, list[int]]] = []
+        for place, task in enumerate(plan.tasks):
+            local, holds = self._local.drilled(task.drill), bool(task.drill and task.drill.holds)
+            for known, held, places in alike:
+                if held == holds and (known is local or known == local):
+                    places.append(place)
+                    break
+            else:
+                alike.append((local, holds, [place]))
+        return [share for local, _, places in alike for share in self._stacks(plan, places, local, workers)]
+
+    def _stacks(self, plan: Plan, places: list[int], local: Local, workers: int) -> list[list[int]]:
+        federation = self._federation
+        steps = {i: local.step_count(len(federation.shard(plan.tasks[i].client))) for i in places}  # poisoned too
+        order = sorted(places, key=lambda place: -steps[place])
         size = self._slots
         if order and not self._net.has_pictures:  # no more turns than needed, and all workers busy in each
             turns = -(-len(order) // (size * workers))
             size = -(-len(order) // (turns * workers))
         return [order[start : start + size] for start in range(0, len(order), size)]
+
+    def _like(self, plan: Plan, task: Task) -> tuple[Local, int]:
+        """How a task is trained, and how wide its batches are."""
+        local = plan.settings(self._local, task)
+        return local, _aligned(min(local.batch_size, self._federation.largest))
 
 
 @engine()
@@ -204,18 +229,15 @@ class Batches:
 
 
 @torch.no_grad()
-def _train_stack(
-    net: Net, params: Params, batches: Batches, local: Local, moved: Tensor, drawn: list[torch.Generator]
-) -> None:
-    """Write the updates of K clients, whose numbers of steps descend, into `moved` [K, d]."""
+def _train_stack(net: Net, batches: Batches, local: Local, taken: Descent, drawn: list[torch.Generator]) -> None:
+    """Train K clients, whose numbers of steps descend, by the steps that are taken."""
     _, k, width = batches.index.shape
     counts, images = batches.counts, batches.shards[0].images
     shape = images.shape[1:]
-    taken = descent(moved, params, local)
     parts = (np.arange(width) < counts[:, :, None]).astype(np.float32)  # 0 for padding
     if local.loss == "mean":
         parts /= counts.clip(min=1).astype(np.float32)[:, :, None]
-    share = torch.from_numpy(parts).to(params).unsqueeze(3)
+    share = torch.from_numpy(parts).to(taken.nets).unsqueeze(3)
     space = images.new_empty(k * width, math.prod(shape))
     for step, active in enumerate((counts > 0).sum(axis=1).tolist()):
         inputs = batches.inputs(step, active, space)

@@ -1,11 +1,14 @@
 """How a stack of nets [K, d] takes its steps, given the gradient of each layer's parameters."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from fedpoison.clients.drills import within
 from fedpoison.clients.training import Local
+from fedpoison.types import Drill
 
 Gradient = tuple[Tensor, Tensor] | Tensor
 """Of some parameters of the first k nets: [k, ·], or two factors [k, rows, batch] and [k, batch, columns]."""
@@ -14,11 +17,13 @@ _TORCH_CLIPS_WITH = 1e-6
 """What torch's clip_grad_norm_ adds to the norm before it divides by it."""
 
 
-def descent(moved: Tensor, start: Tensor, local: Local) -> "Descent":
+def descent(moved: Tensor, start: Tensor, local: Local, drills: Sequence[Drill | None]) -> "Descent":
     """The cheapest way of stepping that these settings allow.
 
-    All nets begin at `start` [d]; `moved` [K, d] gets how far they come.
+    All nets begin at `start` [d]; `moved` [K, d] gets how far they come. `drills`: what holds each of them, or none.
     """
+    if held := [drill for drill in drills if drill and drill.holds]:
+        return Held(moved, start, local, held)
     if local.optimizer == "adam" or local.clip_norm:
         return Stored(moved, start, local)
     # by the settings alone: a client with a single batch must step as it would in any other stack
@@ -126,6 +131,36 @@ class Stored:
         second.mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)
         scale = second.sqrt().div_(math.sqrt(1 - beta2**self._steps)).add_(local.eps)
         weights.addcdiv_(first, scale, value=-local.lr / (1 - beta1**self._steps))
+
+
+class Held(Stored):
+    """The same on nets that drills [K] hold where they began, or near."""
+
+    def __init__(self, moved: Tensor, start: Tensor, local: Local, drills: Sequence[Drill]) -> None:
+        super().__init__(moved, start, local)
+        self._drills, self._count = drills, 0
+        free = torch.ones(len(start), dtype=torch.bool)
+        masks = [free if drill.mask is None else drill.mask for drill in drills]
+        self._frozen = None if all(mask is free for mask in masks) else ~torch.stack(masks).to(start.device)
+
+    def end(self, active: int) -> None:
+        """Step with the gradients of what may move, and put back what has moved and may not."""
+        self._count += 1
+        if self._frozen is not None:
+            self._gradients[:active].masked_fill_(self._frozen[:active], 0)
+        super().end(active)
+        if self._frozen is not None:
+            torch.where(self._frozen[:active], self._start, self.nets[:active], out=self.nets[:active])
+        for net, drill in zip(self.nets[:active], self._drills, strict=False):
+            if drill.radius and drill.every and self._count % drill.every == 0:
+                net.copy_(self._start + within(net - self._start, drill.radius))
+
+    def finish(self) -> None:
+        """Turn where the nets are into how far they came, which is no further than a drill allows."""
+        super().finish()
+        for net, drill in zip(self.nets, self._drills, strict=True):
+            if drill.radius:
+                net.copy_(within(net, drill.radius))
 
 
 Descent = Once | Fused | Stored

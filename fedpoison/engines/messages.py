@@ -5,7 +5,8 @@ To a client: the global parameters and its part of the plan; back: its updates. 
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +15,23 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from fedpoison.clients.training import Engine, Plan, Task, Trained
-from fedpoison.types import Event, LocalUpdates, Params
+from fedpoison.types import Drill, Event, LocalUpdates, Params
 
 
 def asking(node: int, params: Params, plan: Plan, experiment: str) -> Message:
     """Ask a node to train what the plan holds; `experiment` is what its world is made from."""
-    arrays = ArrayRecord({"params": Array(params.numpy())})
-    config = ConfigRecord({"experiment": experiment, "plan": json.dumps(asdict(plan))})
+    drills = [task.drill for task in plan.tasks]
+    masks = {f"mask.{i}": Array(d.mask.numpy()) for i, d in enumerate(drills) if d and d.mask is not None}
+    arrays = ArrayRecord({"params": Array(params.numpy()), **masks})
+    config = ConfigRecord({"experiment": experiment, "plan": json.dumps(_told(plan))})
     content = RecordDict({"arrays": arrays, "config": config})
     return Message(content, node, MessageType.TRAIN, group_id=str(plan.round))
+
+
+def _told(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON has it, without the masks of its drills."""
+    tasks = [replace(t, drill=replace(t.drill, mask=None) if t.drill else None) for t in plan.tasks]
+    return asdict(replace(plan, tasks=tuple(tasks)))
 
 
 def who_are_you(node: int) -> Message:
@@ -75,18 +84,23 @@ def client_app(engine_of: Callable[[str], Engine]) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         content = message.content
         plan, experiment = (str(content.config_records["config"][name]) for name in ("plan", "experiment"))
-        mine, todo = int(context.node_config["partition-id"]), _plan(plan)
+        arrays = content.array_records["arrays"]
+        mine, todo = int(context.node_config["partition-id"]), _plan(plan, arrays)
         if any(task.client != mine for task in todo.tasks):
             raise ValueError(f"client {mine} has no other client's samples: {todo.tasks}")
-        params = torch.from_numpy(content.array_records["arrays"]["params"].numpy())
+        params = torch.from_numpy(arrays["params"].numpy())
         return _answer(message, engine_of(experiment).train(params, todo))
 
     return app
 
 
-def _plan(text: str) -> Plan:
-    table = json.loads(text)
-    return Plan(**{**table, "tasks": tuple(Task(**task) for task in table["tasks"])})
+def _plan(text: str, arrays: ArrayRecord) -> Plan:
+    table, tasks = json.loads(text), []
+    for place, task in enumerate(table["tasks"]):
+        name, drill = f"mask.{place}", task.pop("drill")
+        mask = torch.from_numpy(arrays[name].numpy()) if name in arrays else None
+        tasks.append(Task(**task, drill=Drill(**{**drill, "mask": mask}) if drill else None))
+    return Plan(**{**table, "tasks": tuple(tasks)})
 
 
 def _answer(message: Message, trained: Trained) -> Message:

@@ -23,9 +23,10 @@ class Sequential:
 
     def train(self, params: Params, plan: Plan) -> Trained:
         """Train every task in turn."""
-        updates, local = params.new_empty(len(plan.tasks), len(params)), self._local.scaled(plan.lr_scale)
+        updates = params.new_empty(len(plan.tasks), len(params))
         with using(1):
             for row, task in enumerate(plan.tasks):
                 shard, stream = self._federation.shard(task.client, task.poisoned), plan.batch_stream(task)
-                updates[row] = train_client(self._model, params, shard, stream, local, self._federation.augment)
+                local, augment = plan.settings(self._local, task), self._federation.augment
+                updates[row] = train_client(self._model, params, shard, stream, local, augment, task.drill)
         return Trained(updates, untouched(self._federation, plan))

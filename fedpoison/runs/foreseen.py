@@ -36,10 +36,14 @@ def _too_many(config: Config) -> Iterator[str]:
 
 
 def _unused(config: Config) -> Iterator[str]:
-    data, update = config.threat.data, config.threat.update
-    if data and update and "own" not in update.entry.asks:
-        names = f"{update.entry.name} does not use what attackers train, so {data.entry.name}"
-        yield f"{names} only says what is measured"
+    data, training, update = config.threat.data, config.threat.training, config.threat.update
+    if not update or "own" in update.entry.asks:
+        return
+    unused = f"{update.entry.name} does not use what attackers train, so"
+    if data:
+        yield f"{unused} {data.entry.name} only says what is measured"
+    if training:
+        yield f"{unused} {training.entry.name} does nothing"
 
 
 def _harmless(config: Config) -> Iterator[str]:

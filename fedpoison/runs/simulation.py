@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from fedpoison.attacks.drilling import Drills
 from fedpoison.attacks.poisoning import Poison, Surrogate, aim_of
 from fedpoison.attacks.threat import Threat
+from fedpoison.clients.drills import Gradients
 from fedpoison.clients.federation import Federation
 from fedpoison.clients.training import Engine, Recipe
 from fedpoison.common import parallel
@@ -135,6 +137,10 @@ def build(config: Config) -> tuple[World, State]:
     malicious = threat.fixed_ids if threat.actor == "client" else frozenset[int]()
     honest = [federation.held_out(i) for i in range(count) if i not in malicious]
     engine, engine_options = config.engine.step
+    drills = None
+    if threat.training:
+        gradients = Gradients(net, federation)
+        drills = Drills(threat.training, config.clients.local, layers_of(net), gradients, config.seed)
     world = World(
         seed=config.seed,
         rounds=config.rounds,
@@ -156,6 +162,7 @@ def build(config: Config) -> tuple[World, State]:
         evaluator=Evaluator(net, seen, aim, federation.validation, honest),
         layers=layers_of(net),
         probe=RootProbe(net, federation.root) if data.root else None,
+        drills=drills,
     )
     return world, State(round=0, params=params, previous=torch.zeros_like(params))
 
@@ -234,7 +241,7 @@ def _prepared(net: Any, config: Config, dataset: Dataset) -> Any:
 
 def _threat(config: Config, dataset: Dataset) -> Threat:
     threat, schedule = config.threat, config.threat.schedule.after(config.warm_rounds)
-    data, update = (c.step if c else None for c in (threat.data, threat.update))
+    data, training, update = (c.step if c else None for c in (threat.data, threat.training, threat.update))
     if data:
         entry, options = data
         problems = list(entry.tell("check", dataset.n_classes, **options)) if entry.check else []
@@ -248,6 +255,7 @@ def _threat(config: Config, dataset: Dataset) -> Threat:
         draw=threat.draw,
         knows=tuple(threat.knows),
         data=data,
+        training=training,
         update=update,
         start=schedule.start,
         end=schedule.end,

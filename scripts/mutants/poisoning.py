@@ -22,7 +22,7 @@ MUTANTS = [
     (
         "an outsider may send updates",
         "config/sections.py",
-        'for name in ("update", "sybils") if',
+        'for name in ("training", "update", "sybils") if',
         'for name in ("sybils",) if',
         POISONING,
     ),

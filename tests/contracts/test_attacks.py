@@ -25,6 +25,7 @@ from fedpoison.types import Verdict
 
 ROOT = Path(__file__).parents[2]
 UPDATE_ATTACKS, DATA_ATTACKS = entries("update_attack").values(), entries("data_attack").values()
+TRAINING_ATTACKS = entries("training_attack").values()
 N, D = 50, 40
 
 
@@ -65,7 +66,7 @@ each_broad_data_attack = pytest.mark.parametrize(
     [p for p in ON_DATA if p.values[0].goal != "targeted"],  # one sample is taken or not: tests of their own, on many
 )
 each_attack = pytest.mark.parametrize(
-    "attack", [*UPDATE_ATTACKS, *DATA_ATTACKS], ids=lambda entry: f"{entry.kind}-{entry.name}"
+    "attack", [*UPDATE_ATTACKS, *DATA_ATTACKS, *TRAINING_ATTACKS], ids=lambda entry: f"{entry.kind}-{entry.name}"
 )
 
 

@@ -24,10 +24,12 @@ from fedpoison.contract.lookup import entries, find
 from fedpoison.data import Dataset
 from fedpoison.data.augment import Augment
 from fedpoison.engines.batched import Place, _batches_of, _train_stack
+from fedpoison.engines.descent import descent
 from fedpoison.engines.stackable import net_of
 from fedpoison.models.dropout import with_streams
 from fedpoison.models.inputs import Normalise
 from fedpoison.models.vector import flatten, load
+from fedpoison.types import Drill
 
 ENGINES = list(entries("engine"))
 CLASSES, CLIENTS, ROUND, SEED = 3, 5, 2, 5
@@ -355,10 +357,12 @@ def test_everything_of_a_step_lies_on_the_device(net_name: str, local_name: str)
     moved = params.new_empty(2, len(params) + -len(params) % 16)[:, : len(params)]
     assert params.is_meta
     assert moved.is_meta
-    with OneDevice():
-        _train_stack(net, params, there, local, moved, drawn)
-        with pytest.raises(AssertionError, match="is given tensors on"):
-            _train_stack(net, params, here, local, moved, drawn)
+    for drill in (None, Drill(mask=torch.ones(len(params), dtype=torch.bool))):
+        taken = descent(moved, params, local, [drill, drill])
+        with OneDevice():
+            _train_stack(net, there, local, taken, drawn)
+            with pytest.raises(AssertionError, match="is given tensors on"):
+                _train_stack(net, here, local, taken, drawn)
 
 
 @pytest.mark.parametrize("net_name", ["cnn-dropout", "pools"])

@@ -52,6 +52,7 @@ OTHERS = {
     "alie-of-colluders": {"threat": {"malicious": 2, "update": "alie", "knows": "colluders"}},
     "own-data-and-update": {"threat": {"malicious": 2, "data": {"name": "label_flip"}, "update": "model_replacement"}},
     "cohorts-and-momentum": {"clients": {**TABLE["clients"], "per_round": 4, "momentum": 0.9, "dropout": 0.2}},
+    "drilled": {"threat": {**TABLE["threat"], "training": {"name": "neurotoxin", "epochs": 2, "radius": 0.3}}},
     "pictures": {"model": {"name": "cnn", "channels": [4], "hidden": 8}, "rounds": 1},
     "stacks-of-three": {"model": {"name": "cnn", "channels": [4], "hidden": 8}, "rounds": 1},
 }
@@ -346,10 +347,23 @@ if __name__ == "__main__":
 """
 
 
+HELD = """
+import torch
+from fedpoison import Drill, training_attack
+
+@training_attack()
+def held(params, state, rng):
+    "Half of the parameters stay, and each round trains longer."
+    turns = state.get("turns", torch.zeros(())) + 1
+    return Drill(local={"epochs": int(turns)}, mask=torch.rand(len(params), generator=rng) < 0.5), {"turns": turns}
+"""
+
+
 def test_in_flower_s_simulation_on_ray_a_run_has_the_same_bits(tmp_path: Path) -> None:
     text = 'name = "tiny"\nrounds = 2\nseeds = [0, 1]\n[data]\nname = "digits"\n[clients]\ncount = 4\n'
-    text += '[threat]\nmalicious = 1\nupdate = "alie"\n'
+    text += '[threat]\nmalicious = 1\ndata = "badnets"\ntraining = "own.py:held"\n'
     (tmp_path / "tiny.toml").write_text(text)
+    (tmp_path / "own.py").write_text(HELD)
     (tmp_path / "runs.py").write_text(SIMULATED)
     (tmp_path / "with a space").symlink_to(sys.prefix)  # Ray that Flower begins finds no Python there
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

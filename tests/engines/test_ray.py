@@ -28,13 +28,13 @@ TABLE = {
     "rounds": 3,
     "data": {"name": "digits"},
     "clients": {"count": 9, "local": {"batch_size": 16, "epochs": 1}},
-    "threat": {"malicious": 2, "data": {"name": "badnets"}},
+    "threat": {"malicious": 2, "data": {"name": "badnets"}, "training": {"name": "neurotoxin", "epochs": 2}},
 }
 
 OWN = """
 import torch
 from torch import nn
-from fedpoison import data_attack
+from fedpoison import Drill, data_attack, training_attack
 
 class Odd(nn.Module):
     def __init__(self):
@@ -54,6 +54,11 @@ def nothing(images, labels, n_classes):
 def shifted(images, labels):
     "Every label is the next one."
     return images, (labels + 1) % 10
+
+@training_attack()
+def held(params, rng):
+    "Half of the parameters stay."
+    return Drill(mask=torch.rand(len(params), generator=rng) < 0.5, radius=0.5)
 """
 
 
@@ -80,7 +85,7 @@ def test_what_a_users_file_defines_travels(tmp_path: Path) -> None:
         **TABLE,
         "rounds": 1,
         "model": {"name": "own.py:net"},
-        "threat": {"malicious": 2, "data": {"name": "own.py:shifted"}},
+        "threat": {"malicious": 2, "data": {"name": "own.py:shifted"}, "training": {"name": "own.py:held"}},
     }
     one, other = played("batched", table, tmp_path), played("ray", table, tmp_path)
     assert torch.equal(one[0].params, other[0].params)

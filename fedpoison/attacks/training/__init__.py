@@ -1,3 +1,4 @@
-"""Attacks on how a malicious client trains: none is built yet, and clients train alike."""
+"""Attacks on how a malicious client trains. One import a file."""
 
 from fedpoison.attacks.training import left_out as left_out
+from fedpoison.attacks.training import neurotoxin as neurotoxin

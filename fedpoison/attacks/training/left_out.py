@@ -11,7 +11,6 @@ leave_out(
     f3ba="it flips signs of weights that matter little, then trains; malicious clients train as the honest do",
     lfa="it turns the layers that a backdoor needs, found by training twice; attackers here train once",
     lpa="it poisons only the layers that a backdoor needs, found by training twice; attackers here train once",
-    neurotoxin="it trains only coordinates that the honest hardly move, and malicious clients train all of them",
     pgd="it projects the model onto a ball as it trains, and malicious clients train as the honest do",
     soda="it trains close to a clean model of its own, and malicious clients train as the honest do",
     threedfed="it reads from the next model whether it was accepted, and malicious clients train as the honest do",
