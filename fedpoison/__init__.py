@@ -19,6 +19,7 @@ _PLACES = {
     "data_attack": "contract.registry",
     "dataset": "contract.registry",
     "load": "runs.frame",
+    "loss": "contract.registry",
     "model": "contract.registry",
     "partition": "contract.registry",
     "preaggregator": "contract.registry",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from fedpoison.contract.registry import aggregator as aggregator
     from fedpoison.contract.registry import data_attack as data_attack
     from fedpoison.contract.registry import dataset as dataset
+    from fedpoison.contract.registry import loss as loss
     from fedpoison.contract.registry import model as model
     from fedpoison.contract.registry import partition as partition
     from fedpoison.contract.registry import preaggregator as preaggregator

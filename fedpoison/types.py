@@ -43,6 +43,9 @@ Images = Num[Tensor, "samples ..."]
 Victims = Num[Tensor, "victims ..."]
 Labels = Int[Tensor, " samples"]
 
+Logits = Float[Tensor, "samples classes"]
+Losses = Float[Tensor, " samples"]
+
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Threshold = Positive | Literal["median"]

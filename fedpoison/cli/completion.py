@@ -60,6 +60,7 @@ def _known() -> dict[tuple[str, str], list[str]]:
         "data.partition": entries("partition"),
         "model": entries("model"),
         "engine": entries("engine"),
+        "clients.local.loss": entries("loss"),
         "defence.aggregator": rules,
         "defence.base": rules,
         "defence.pre": [f"['{name}']" for name in sorted(entries("preaggregator"))],
@@ -69,7 +70,7 @@ def _known() -> dict[tuple[str, str], list[str]]:
     }
     settings = [f"{key}=" for key in keys(Config) if key not in chosen]
     settings += [f"{key}={name}" for key, names in chosen.items() for name in names]
-    named = [*(f"rule={name}" for name in rules), *(f"attack={name}" for name in ("none", *data, *updates))]
+    named = [*(f"rule={name}" for name in rules), *(f"attack={name}" for name in ("none", *data, *training, *updates))]
     metrics = [*METRICS, *RUN_METRICS]
     axes = ["rule", "attack", *keys(Config)]
     found = {("table", "metric"): metrics, ("plot", "metric"): metrics, ("tune", "metric"): list(METRICS)}

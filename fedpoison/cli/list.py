@@ -21,9 +21,12 @@ KINDS = {
     "datasets": ("dataset",),
     "models": ("model",),
     "partitions": ("partition",),
+    "losses": ("loss",),
     "engines": ("engine",),
 }
-Kind = Literal["aggregators", "preaggregators", "attacks", "datasets", "models", "partitions", "engines", "words"]
+Kind = Literal[
+    "aggregators", "preaggregators", "attacks", "datasets", "models", "partitions", "losses", "engines", "words"
+]
 
 _WORDS, _DESCRIPTION = 16, 30
 """The least width of a column of words, and of what each does."""

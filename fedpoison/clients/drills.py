@@ -4,8 +4,8 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
+from fedpoison.clients.criterion import Criterion
 from fedpoison.clients.federation import Federation
 from fedpoison.models.vector import flatten, load, travelling
 from fedpoison.types import Drill, Params, Update
@@ -46,8 +46,8 @@ def within(moved: Tensor, radius: float) -> Tensor:
 class Gradients:
     """The gradient of the mean loss over a client's clean samples, at given parameters and without dropout."""
 
-    def __init__(self, net: nn.Module, federation: Federation) -> None:
-        self._net, self._federation = net, federation
+    def __init__(self, net: nn.Module, federation: Federation, criterion: Criterion) -> None:
+        self._net, self._federation, self._criterion = net, federation, criterion
 
     def __call__(self, params: Params, client: int) -> Update:
         """The gradient [d]."""
@@ -55,8 +55,8 @@ class Gradients:
         load(net, params)
         net.zero_grad()
         for index in shard.index.split(_AT_ONCE):
-            loss = cross_entropy(net(shard.images[index]), shard.labels[index], reduction="sum")
-            (loss / len(shard)).backward()
+            losses = self._criterion(net(shard.images[index]), shard.labels[index])
+            (losses.sum() / len(shard)).backward()
         nothing = torch.zeros_like
         return torch.cat([(nothing(w) if w.grad is None else w.grad).flatten() for w in travelling(net)]).detach()
 

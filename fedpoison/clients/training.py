@@ -11,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
+from fedpoison.clients.criterion import Criterion
 from fedpoison.clients.drills import Held, within
 from fedpoison.clients.federation import Federation, Shard
+from fedpoison.common import former
 from fedpoison.common.seeding import Stream
+from fedpoison.contract.component import a
 from fedpoison.data.augment import Augment
 from fedpoison.models.dropout import set_stream
 from fedpoison.models.vector import flatten, load, travelling
@@ -46,12 +48,13 @@ class Rates(BaseModel):
 
 
 class Local(BaseModel):
-    """Local training on the cross-entropy of minibatches, for epochs or for steps; one step a round is FedSGD.
+    """Local training on the loss of minibatches, for epochs or for steps; one step a round is FedSGD.
 
     `optimizer`: "sgd" or "adam" (Kingma and Ba 2015, with `betas` and `eps`), with weight decay as torch has it for
     both: added to the gradient. `momentum` of SGD as in torch: v ← momentum · v + gradient. Memory is fresh each
     round. `prox`: μ of the proximal term μ/2 · ‖w − global‖² (Li et al. 2020, FedProx). `clip_norm`: the largest
-    norm of a step's whole gradient, the proximal term's included. `loss`: the "mean" or the "sum" over a minibatch.
+    norm of a step's whole gradient, the proximal term's included. `loss`: a registered one's name, or a table with its
+    options; `reduction`: the "mean" or the "sum" of it over a minibatch.
     `precision`: "bf16" takes the products of layers in bfloat16, as torch's autocast does; weights stay float32.
     """
 
@@ -67,13 +70,15 @@ class Local(BaseModel):
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
     prox: float = Field(0.0, ge=0, allow_inf_nan=False)
     clip_norm: float | None = Field(None, gt=0, allow_inf_nan=False)
-    loss: Literal["mean", "sum"] = "mean"
+    loss: a("loss") = Field("cross_entropy", validate_default=True)
+    reduction: Literal["mean", "sum"] = "mean"
     precision: Literal["fp32", "bf16"] = "fp32"
     rates: Rates = Rates()
 
     @model_validator(mode="before")
     @classmethod
     def _one_epoch_unless_said(cls, given: object) -> object:
+        given = former.local(given) if isinstance(given, dict) else given
         if isinstance(given, dict) and given.get("epochs") is None and given.get("steps") is None:
             return {**given, "epochs": 1}
         return given
@@ -239,6 +244,7 @@ def train_client(
     optimizer, half = local.optimizer_for(weights), local.precision == "bf16"
     order = list(batches(stream, len(shard), local))
     drawn = augment.draws(stream.of("augment"), [len(batch) for batch in order]) if augment else repeat(None)
+    criterion = Criterion(local.loss.step)
     held = Held(net, params, drill) if drill and drill.holds else None
     for step, (batch, draws) in enumerate(zip(order, drawn, strict=False), 1):
         index = shard.index[torch.from_numpy(batch)]
@@ -250,7 +256,8 @@ def train_client(
         with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             output = net(images)
         output = output.float() if half else output
-        cross_entropy(output, shard.labels[index], reduction=local.loss).backward()
+        losses = criterion(output, shard.labels[index])
+        (losses.mean() if local.reduction == "mean" else losses.sum()).backward()
         if held:
             held.mask_gradients()
         if local.prox:

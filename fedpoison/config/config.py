@@ -11,11 +11,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from fedpoison import __version__
 from fedpoison.common.errors import ConfigError
+from fedpoison.common.fingerprint import fingerprint
 from fedpoison.common.rounding import half_up
-from fedpoison.config.component import Component, a
 from fedpoison.config.keys import instead
 from fedpoison.config.sections import Clients, Data, DefenceConfig, Section, ThreatConfig, WarmStart
-from fedpoison.data.store import fingerprint
+from fedpoison.contract.component import Component, a
 from fedpoison.server import Server
 
 
@@ -29,7 +29,7 @@ class Config(Section):
     data: Data
     model: a("model") = Field("mlp", validate_default=True)
     warm_start: WarmStart | None = None
-    clients: Clients = Clients()
+    clients: Clients = Field(default_factory=Clients)
     server: Server = Server()
     threat: ThreatConfig = ThreatConfig()
     defence: DefenceConfig = DefenceConfig()
@@ -133,6 +133,7 @@ class Config(Section):
             "data": self.data.dataset,
             "data.partition": self.data.partition,
             "model": self.model,
+            "clients.local.loss": self.clients.local.loss,
             "threat.data": self.threat.data,
             "threat.training": self.threat.training,
             "threat.update": self.threat.update,
@@ -175,6 +176,10 @@ class Config(Section):
             table["engine"] = [name, *told] if any(told) else name
         if not self.stamps_last:
             del table["threat"]["stamp"]  # it changes nothing, or is what was always done
+        local, loss = table["clients"]["local"], table["clients"]["local"]["loss"]
+        local["loss"] = local.pop("reduction")  # as it was called before losses could be chosen
+        if loss != {"name": "cross_entropy"}:
+            local["criterion"] = loss
         if self.malicious:
             table["threat"]["ids"] = "nested"  # which are drawn for a seed; what was drawn otherwise has other hashes
         else:

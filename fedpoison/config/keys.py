@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from fedpoison.common.spelling import among, close
-from fedpoison.config.component import Component
+from fedpoison.contract.component import Component
 
 EXPERIMENT = ("seeds", "paired_clean", "sweep", "tune")
 """The keys that stand for several runs; those of one run are its Config's."""

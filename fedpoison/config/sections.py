@@ -18,11 +18,11 @@ from pydantic import (
 from fedpoison.attacks.threat import Actor, Draw, Knowledge, check_knowledge
 from fedpoison.clients.delivery import Late
 from fedpoison.clients.training import ClientMomentum, Local
+from fedpoison.common.fingerprint import fingerprint
 from fedpoison.common.rounding import half_up
 from fedpoison.common.schedule import last_round
-from fedpoison.config.component import a, by_content, maybe_a
+from fedpoison.contract.component import a, by_content, maybe_a
 from fedpoison.data.augment import Augment
-from fedpoison.data.store import fingerprint
 from fedpoison.defences.defence import Defence
 
 
@@ -113,7 +113,7 @@ class Clients(Section):
     momentum: Annotated[ClientMomentum | None, BeforeValidator(_beta_alone)] = None
     dropout: float = Field(0.0, ge=0, lt=1)
     late: Late = Late()
-    local: Local = Local()
+    local: Local = Field(default_factory=Local)
 
     @model_validator(mode="after")
     def _not_more_than_there_are(self) -> "Clients":

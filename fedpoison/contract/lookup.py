@@ -156,5 +156,17 @@ def _sentence(error: BaseException) -> str:
 
 
 def _load_rooms() -> None:
-    for room in ("defences.aggregators", "defences.preaggregators", "attacks", "data", "models", "engines"):
+    for room in _ROOMS:
         importlib.import_module(f"fedpoison.{room}")
+
+
+_ROOMS = (
+    "defences.aggregators",
+    "defences.preaggregators",
+    "attacks",
+    "clients.losses",
+    "data",
+    "models",
+    "engines",
+)
+"""Where algorithms are: to import one of them registers what is in it."""

@@ -245,6 +245,12 @@ def training_attack(*, paper: str = "", source: str = "", evidence: str = "") ->
 
 
 @_with_parentheses
+def loss(*, paper: str = "", source: str = "", evidence: str = "") -> Callable[[F], F]:
+    """Enter a loss: it returns that of each sample of a minibatch [samples], differentiable in `logits`."""
+    return _decorator("loss", paper=paper, source=source, evidence=evidence)
+
+
+@_with_parentheses
 def dataset(
     *,
     licence: str,

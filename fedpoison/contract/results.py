@@ -71,6 +71,16 @@ def as_mixing(entry: Entry, result: Any, into: int, rows: int) -> Tensor:
     return mixing
 
 
+def as_losses(entry: Entry, result: Any, samples: int) -> Tensor:
+    """The loss of each sample [samples], with its gradients."""
+    if not isinstance(result, Tensor) or result.shape != (samples,) or not result.is_floating_point():
+        made = f"{tuple(result.shape)} of {result.dtype}" if isinstance(result, Tensor) else _kind(result)
+        raise entry.fault(f"must return a loss for each of {samples} samples, not {made}")
+    if torch.is_grad_enabled() and not result.requires_grad:
+        raise entry.fault("must return losses that follow from the logits, and theirs have no gradient")
+    return result
+
+
 def as_samples(entry: Entry, result: Any, images: Tensor, labels: Tensor, how: str = "") -> tuple[Tensor, Tensor]:
     """The images and labels that an attack on data made of these, in the same shapes and types."""
     if not (isinstance(result, tuple | list) and len(result) == 2):

@@ -116,6 +116,10 @@ WORDS: dict[str, dict[str, Word]] = {
         "state": Word("dict[str, Tensor]", "this client's memory, empty at first; return (drill, state)", "memory"),
         "rng": Word("torch.Generator", "this client's stream in this round", "streams"),
     },
+    "loss": {
+        "logits": Word("[samples, classes]", "what the net gives for a minibatch", "net"),
+        "labels": Word("[samples] int64", "their classes", "data"),
+    },
     "dataset": {},
     "partition": {
         "labels": Word("[samples] int64 numpy array", "their labels", "data"),

@@ -8,7 +8,6 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,25 +88,3 @@ def stored(name: str, recipe: Recipe) -> Arrays:
         return arrays
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({error}): delete it and `fedpoison data fetch {name}`") from error
-
-
-def fingerprint(place: str) -> str:
-    """A digest of a user's file, or of the parquet files below a folder and their names; the name where is neither.
-
-    A file is read again only when its size or time of change is another.
-    """
-    path = Path(place).expanduser()
-    files = [path] if path.is_file() else sorted(path.rglob("*.parquet")) if place else []
-    if not files:
-        return place
-    whole = hashlib.sha256()
-    for file in files:
-        known = file.stat()
-        whole.update(f"{file.relative_to(path)} {_digest(file, known.st_mtime_ns, known.st_size)}\n".encode())
-    return whole.hexdigest()
-
-
-@lru_cache(maxsize=4096)
-def _digest(file: Path, changed: int, size: int) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

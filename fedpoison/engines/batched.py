@@ -10,23 +10,20 @@ size. So a client's update does not depend on its neighbours or the number of th
 import copy
 import math
 import threading
-from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedpoison.clients.criterion import Criterion
 from fedpoison.clients.federation import Federation, Shard
-from fedpoison.clients.training import Local, Plan, Task, Trained, batches, train_client, untouched
+from fedpoison.clients.training import Local, Plan, Task, Trained, train_client, untouched
 from fedpoison.common.parallel import in_parallel, workers
-from fedpoison.common.seeding import Stream
 from fedpoison.contract.registry import engine
-from fedpoison.data.augment import Augment
 from fedpoison.engines.descent import Descent, descent
 from fedpoison.engines.layers import Pass
+from fedpoison.engines.minibatches import Batches, Place, aligned, batches_of
 from fedpoison.engines.stackable import Net, convolution_work, net_of
 from fedpoison.models.vector import travelling
 from fedpoison.types import Count, Event, Params
@@ -38,24 +35,6 @@ _STEP = 200_000_000
 """Multiplications of a stack's convolutions, forward in one step, beyond which more nets at once gain nothing."""
 
 Device = Literal["cpu", "cuda"]
-
-
-class Place:
-    """The device on which clients are trained, with the data set and every poisoned shard, once each."""
-
-    def __init__(self, federation: Federation, device: str) -> None:
-        self.device = device
-        self._held: dict[int, tuple[Tensor, Tensor]] = {}
-        self.shard(federation.root)
-
-    def shard(self, shard: Shard) -> Shard:
-        """The same samples on the device, in rows that lie one after the other."""
-        return replace(shard, images=self._hold(shard.images), labels=self._hold(shard.labels))
-
-    def _hold(self, values: Tensor) -> Tensor:
-        if id(values) not in self._held:
-            self._held[id(values)] = values, values.to(self.device).contiguous()
-        return self._held[id(values)][1]
 
 
 class OneByOne:
@@ -102,14 +81,14 @@ class Batched:
         order = torch.tensor([place for share in shares for place in share])
         starts = np.cumsum([0, *map(len, shares)]).tolist()
         start = params.to(self._place.device)
-        moved = start.new_empty(len(plan.tasks), _aligned(len(params)))[:, : len(params)]  # in that order
+        moved = start.new_empty(len(plan.tasks), aligned(len(params)))[:, : len(params)]  # in that order
 
         def one(stack: int) -> None:
             members = shares[stack]
             tasks = [plan.tasks[i] for i in members]
             local, width = self._like(plan, tasks[0])
             streams = [plan.batch_stream(task) for task in tasks]
-            batches = _batches_of([shards[i] for i in members], streams, local, width, federation.augment)
+            batches = batches_of([shards[i] for i in members], streams, local, width, federation.augment)
             batches = batches.held_by(self._place)
             drawn = [stream.of("dropout").torch() for stream in streams] if self._net.draws else []
             taken = descent(moved[starts[stack] : starts[stack + 1]], start, local, [task.drill for task in tasks])
@@ -149,7 +128,7 @@ class Batched:
     def _like(self, plan: Plan, task: Task) -> tuple[Local, int]:
         """How a task is trained, and how wide its batches are."""
         local = plan.settings(self._local, task)
-        return local, _aligned(min(local.batch_size, self._federation.largest))
+        return local, aligned(min(local.batch_size, self._federation.largest))
 
 
 @engine()
@@ -184,50 +163,6 @@ def _shards(federation: Federation, plan: Plan) -> list[Shard]:
     return [federation.shard(task.client, task.poisoned) for task in plan.tasks]
 
 
-@dataclass(frozen=True)
-class Batches:
-    """All batches of a stack of K clients.
-
-    `index` [steps, K, width]: rows of the samples in each client's of the `shards`; `labels` [steps, K, width]: theirs;
-    `counts` [steps, K]: each batch's size, as numbers that stay here. A batch is padded to the width with its own first
-    row, whose share of the gradient is then 0; another client's row could be NaN, and 0 · NaN is not 0. Where a client
-    is done its batches have size 0. `draws` [steps, K, width, 3]: what the augmentation does to each sample.
-    """
-
-    shards: tuple[Shard, ...]
-    index: Tensor
-    labels: Tensor
-    counts: NDArray[np.int64]
-    augment: Augment | None
-    draws: Tensor
-
-    def held_by(self, place: Place) -> "Batches":
-        """The same with its tensors where the training is."""
-        index, labels, draws = (values.to(place.device) for values in (self.index, self.labels, self.draws))
-        return replace(self, shards=tuple(map(place.shard, self.shards)), index=index, labels=labels, draws=draws)
-
-    def inputs(self, step: int, active: int, out: Tensor) -> Tensor:
-        """The samples [active · width, *] of the first clients' batches in this step, `out` if it serves.
-
-        Clients that stand together and share a data set are served together; poisoned ones have samples of their own.
-        """
-        width, first = self.index.shape[2], 0
-        for _, sharing in groupby(self.shards[:active], key=lambda shard: id(shard.images)):
-            images, *others = (shard.images for shard in sharing)
-            end = first + 1 + len(others)
-            rows = self.index[step, first:end].flatten()
-            torch.index_select(images.flatten(1), 0, rows, out=out[first * width : end * width])
-            first = end
-        flat = out[: active * width]
-        if not self.augment:
-            return flat
-        shape = self.shards[0].images.shape[1:]
-        images = self.augment(flat.view(-1, *shape), self.draws[step, :active].flatten(0, 1))
-        for shard, batch, rows in zip(self.shards, images.split(width), self.index[step], strict=False):
-            shard.stamp(batch, rows)
-        return images.flatten(1)
-
-
 @torch.no_grad()
 def _train_stack(net: Net, batches: Batches, local: Local, taken: Descent, drawn: list[torch.Generator]) -> None:
     """Train K clients, whose numbers of steps descend, by the steps that are taken."""
@@ -235,22 +170,24 @@ def _train_stack(net: Net, batches: Batches, local: Local, taken: Descent, drawn
     counts, images = batches.counts, batches.shards[0].images
     shape = images.shape[1:]
     parts = (np.arange(width) < counts[:, :, None]).astype(np.float32)  # 0 for padding
-    if local.loss == "mean":
+    if local.reduction == "mean":
         parts /= counts.clip(min=1).astype(np.float32)[:, :, None]
     share = torch.from_numpy(parts).to(taken.nets).unsqueeze(3)
+    criterion = Criterion(local.loss.step)
     space = images.new_empty(k * width, math.prod(shape))
     for step, active in enumerate((counts > 0).sum(axis=1).tolist()):
         inputs = batches.inputs(step, active, space)
         if net.normalise:
             inputs = net.normalise(inputs.view(-1, *shape)).flatten(1)
         now = Pass(taken.nets[:active], taken, counts[step].tolist(), drawn, local.precision == "bf16")
-        _step(net, inputs.view(active, width, -1), batches.labels[step, :active], share[step, :active], now)
+        labels, part = batches.labels[step, :active], share[step, :active]
+        _step(net, inputs.view(active, width, -1), labels, part, criterion, now)
         taken.end(active)
     taken.finish()
 
 
-def _step(net: Net, inputs: Tensor, labels: Tensor, share: Tensor, now: Pass) -> None:
-    """Forward and backward through all layers, with the cross-entropy between them.
+def _step(net: Net, inputs: Tensor, labels: Tensor, share: Tensor, criterion: Criterion, now: Pass) -> None:
+    """Forward and backward through all layers, with the loss between them.
 
     `inputs` [k, B, features]; `labels` [k, B]; `share` [k, B, 1], a sample's part in the loss: 1 over the batch's size
     for the mean, 1 for the sum, 0 for padding.
@@ -259,37 +196,27 @@ def _step(net: Net, inputs: Tensor, labels: Tensor, share: Tensor, now: Pass) ->
     for layer in net.layers:
         output, kept = layer.forward(output, now)
         memories.append(kept)
-    delta = torch.softmax(output, dim=2)
-    delta.scatter_add_(2, labels.unsqueeze(2), delta.new_full((), -1.0).expand(*labels.shape, 1)).mul_(share)
+    if criterion.usual:
+        delta = torch.softmax(output, dim=2)
+        delta.scatter_add_(2, labels.unsqueeze(2), delta.new_full((), -1.0).expand(*labels.shape, 1))
+    else:
+        delta = _slopes(output, labels, criterion, now.counts)
+    delta.mul_(share)
     for depth in reversed(range(net.lowest, len(net.layers))):
         lower = net.layers[depth].backward(delta, memories.pop(), now, depth > net.lowest)
         delta = delta if lower is None else lower
 
 
-def _batches_of(
-    shards: list[Shard], streams: list[Stream], local: Local, width: int, augment: Augment | None
-) -> Batches:
-    """All batches of these clients, in the order in which the oracle takes them."""
-    steps, within = local.step_count(len(shards[0])), np.arange(width)
-    index, labels = (np.zeros((steps, len(shards), width), dtype=np.int64) for _ in range(2))
-    counts = np.zeros((steps, len(shards)), dtype=np.int64)
-    draws = torch.zeros(steps, len(shards), width, 3, dtype=torch.int64) if augment else torch.empty(0)
-    for i, (shard, stream) in enumerate(zip(shards, streams, strict=True)):
-        order = list(batches(stream, len(shard), local))
-        sizes = np.array([len(batch) for batch in order])
-        rows = shard.index.numpy()[np.concatenate(order)]
-        real = within < sizes[:, None]
-        mine = index[: len(order), i]
-        mine[:] = rows[sizes.cumsum() - sizes][:, None]
-        mine[real] = rows
-        labels[: len(order), i] = shard.labels.numpy()[mine]
-        counts[: len(order), i] = sizes
-        if augment:
-            drawn = torch.cat(augment.draws(stream.of("augment"), sizes.tolist()))
-            draws[: len(order), i][torch.from_numpy(real)] = drawn
-    return Batches(tuple(shards), torch.from_numpy(index), torch.from_numpy(labels), counts, augment, draws)
+def _slopes(logits: Tensor, labels: Tensor, criterion: Criterion, counts: list[int]) -> Tensor:
+    """The gradient of each sample's loss at its logits [k, B, classes]: a client's by itself, without its padding.
 
-
-def _aligned(size: int) -> int:
-    """The next multiple of 16: every slot then starts on a cache line, for products may round by alignment."""
-    return -(-size // 16) * 16
+    Together they would be faster, and a client's bits would depend on its neighbours: libraries take the last numbers
+    of a block one by one.
+    """
+    slopes = torch.zeros_like(logits)
+    for slope, mine, own, count in zip(slopes, logits, labels, counts, strict=False):
+        with torch.enable_grad():
+            given = mine[:count].detach().clone().requires_grad_()
+            total = criterion(given, own[:count]).sum()
+        slope[:count] = torch.autograd.grad(total, given)[0]
+    return slopes

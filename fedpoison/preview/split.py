@@ -22,9 +22,9 @@ from matplotlib.patches import Patch
 from rich.table import Table
 from torch import Tensor
 
-from fedpoison.config.component import Component
 from fedpoison.config.config import Config
 from fedpoison.config.sweep import Experiment
+from fedpoison.contract.component import Component
 from fedpoison.data.reading import Reading
 from fedpoison.runs.simulation import build
 

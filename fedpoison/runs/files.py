@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from fedpoison.common import former
 from fedpoison.contract.vocabulary import Record
 
 
@@ -45,7 +46,7 @@ class RunFiles:
     def described(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The configuration and the labels, as `describe` wrote them."""
         config = tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8"))
-        return config, json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return former.config(config), json.loads((self.path / "run.json").read_text(encoding="utf-8"))
 
     def records(self) -> list[Record]:
         """All rounds that are wholly written."""

@@ -15,14 +15,15 @@ from torch import nn
 from fedpoison.attacks.drilling import Drills
 from fedpoison.attacks.poisoning import Poison, Surrogate, aim_of
 from fedpoison.attacks.threat import Threat
+from fedpoison.clients.criterion import Criterion
 from fedpoison.clients.drills import Gradients
 from fedpoison.clients.federation import Federation
 from fedpoison.clients.training import Engine, Recipe
 from fedpoison.common import parallel
 from fedpoison.common.seeding import Stream, drawing_from
-from fedpoison.config.component import Component
 from fedpoison.config.config import Config, parse
 from fedpoison.contract import usercode
+from fedpoison.contract.component import Component
 from fedpoison.contract.vocabulary import Record
 from fedpoison.data import Dataset
 from fedpoison.measures.evaluation import Evaluator, RootProbe
@@ -139,7 +140,7 @@ def build(config: Config) -> tuple[World, State]:
     engine, engine_options = config.engine.step
     drills = None
     if threat.training:
-        gradients = Gradients(net, federation)
+        gradients = Gradients(net, federation, Criterion(config.clients.local.loss.step))
         drills = Drills(threat.training, config.clients.local, layers_of(net), gradients, config.seed)
     world = World(
         seed=config.seed,

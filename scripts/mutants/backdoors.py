@@ -98,7 +98,7 @@ MUTANTS = [
     ),
     (
         "the batched engine sets no triggers",
-        "engines/batched.py",
+        "engines/minibatches.py",
         "            shard.stamp(batch, rows)\n",
         "            pass\n",
         "tests/contracts/test_engines.py",

@@ -320,7 +320,7 @@ MUTANTS = [
         "np.ones((*counts.shape, width))",
         ENGINES,
     ),
-    ("slots are not aligned", "engines/batched.py", "return -(-size // 16) * 16", "return size", ENGINES),
+    ("slots are not aligned", "engines/minibatches.py", "return -(-size // 16) * 16", "return size", ENGINES),
     (
         "weight decay is forgotten",
         "engines/descent.py",
@@ -382,7 +382,7 @@ MUTANTS = [
     ),
     (
         "a short batch is padded with another client's sample",
-        "engines/batched.py",
+        "engines/minibatches.py",
         "        mine[:] = rows[sizes.cumsum() - sizes][:, None]\n",
         "",
         ENGINES,
@@ -674,7 +674,7 @@ MUTANTS = [
     ("lists of bytes are not scaled", "data/files.py", "numbers / 255 if", "numbers if", TABLES),
     (
         "an edited table keeps its runs",
-        "config/component.py",
+        "contract/component.py",
         "options |= {k: fingerprint(options[k])",
         "options |= {k: options[k]",
         TABLES,

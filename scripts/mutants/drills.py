@@ -13,9 +13,9 @@ MUTANTS = (
     ),
     (
         "the oracle clips with what may not move",
-        "clients/drills.py",
-        "weight.grad.masked_fill_(~mask.view_as(weight), 0)",
-        "weight.grad.masked_fill_(~mask.view_as(weight), 1e-9)",
+        "clients/training.py",
+        "held.mask_gradients()",
+        "pass",
         DRILLS,
     ),
     (
@@ -77,8 +77,8 @@ MUTANTS = (
     (
         "the gradient is of the last samples",
         "clients/drills.py",
-        "(loss / len(shard)).backward()",
-        "net.zero_grad(), (loss / len(shard)).backward()",
+        "(losses.sum() / len(shard)).backward()",
+        "net.zero_grad(), (losses.sum() / len(shard)).backward()",
         TRAINING,
     ),
     (

@@ -125,7 +125,7 @@ def test_the_gradient_is_of_the_mean_loss_over_all_clean_samples_without_dropout
     assert len(shard) > 512
     dropping = torch.nn.Sequential(*net, torch.nn.Dropout(0.9))
     expected = gradient(net, state.params, shard.images[shard.index], shard.labels[shard.index])
-    for made in (world.drills.gradients, Gradients(dropping, world.federation)):
+    for made in (world.drills.gradients, Gradients(dropping, world.federation, world.drills.gradients._criterion)):
         torch.testing.assert_close(made(state.params, 1), expected)
     assert torch.equal(flatten(net), state.params)  # the net itself is as it was
 

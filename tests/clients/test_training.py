@@ -50,7 +50,7 @@ def test_rates_follow_their_schedule() -> None:
         {"momentum": 0.5},
         {"prox": 1.0},
         {"clip_norm": 0.01},
-        {"loss": "sum"},
+        {"reduction": "sum"},
         {"weight_decay": 0.5},
         {"rates": {"milestones": [1], "factor": 0.5}},
         {"rates": {"warmup": 2}},
@@ -115,7 +115,9 @@ def test_momentum_belongs_to_sgd() -> None:
         parse(table(local={"optimizer": "adam", "momentum": 0.5}))
 
 
-@pytest.mark.parametrize("wrong", [{"prox": -1.0}, {"clip_norm": 0.0}, {"loss": "max"}, {"betas": [0.9]}, {"eps": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"prox": -1.0}, {"clip_norm": 0.0}, {"reduction": "max"}, {"loss": "max"}, {"betas": [0.9]}, {"eps": 0.0}]
+)
 def test_options_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"clients.local.{next(iter(wrong))}"):
         parse(table(local=wrong))

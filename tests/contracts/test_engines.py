@@ -23,8 +23,9 @@ from fedpoison.common.seeding import Stream
 from fedpoison.contract.lookup import entries, find
 from fedpoison.data import Dataset
 from fedpoison.data.augment import Augment
-from fedpoison.engines.batched import Place, _batches_of, _train_stack
+from fedpoison.engines.batched import _train_stack
 from fedpoison.engines.descent import descent
+from fedpoison.engines.minibatches import Place, batches_of
 from fedpoison.engines.stackable import net_of
 from fedpoison.models.dropout import with_streams
 from fedpoison.models.inputs import Normalise
@@ -129,7 +130,7 @@ def rounding(params: Tensor, updates: Tensor, clients: Federation, local: Local)
         {"prox": 0.7, "momentum": 0.5, "weight_decay": 0.3},
         {"clip_norm": 0.2},
         {"clip_norm": 0.3, "momentum": 0.5, "prox": 0.7, "weight_decay": 0.3},
-        {"loss": "sum"},
+        {"reduction": "sum"},
         {"optimizer": "adam"},
         {"optimizer": "adam", "betas": [0.5, 0.9], "eps": 0.1, "weight_decay": 0.1, "clip_norm": 0.2, "prox": 0.3},
     ],
@@ -160,7 +161,7 @@ def test_an_engine_does_what_its_options_say(
                 samples = np.hstack([images[chosen], np.ones((len(chosen), 1))])
                 scores = np.exp(samples @ params.T)
                 error = scores / scores.sum(axis=1, keepdims=True) - np.eye(CLASSES)[labels[chosen]]
-                gradient = error.T @ samples / (len(chosen) if local.loss == "mean" else 1)
+                gradient = error.T @ samples / (len(chosen) if local.reduction == "mean" else 1)
                 gradient += local.prox * (params - start)
                 if local.clip_norm:
                     gradient *= min(1, local.clip_norm / np.linalg.norm(gradient))
@@ -229,7 +230,7 @@ LOCALS = {
     "clipped": {"batch_size": 13, "epochs": 2, "clip_norm": 0.2},
     "clipped-and-all": {"batch_size": 13, "clip_norm": 0.2, "prox": 0.5, "momentum": 0.9, "weight_decay": 0.5},
     "adam": {"batch_size": 13, "optimizer": "adam", "eps": 0.1, "weight_decay": 0.1},
-    "sum": {"batch_size": 13, "loss": "sum"},
+    "sum": {"batch_size": 13, "reduction": "sum"},
 }
 
 
@@ -345,7 +346,7 @@ def test_everything_of_a_step_lies_on_the_device(net_name: str, local_name: str)
     local = Local(lr=0.02, **LOCALS[local_name])
     shards = sorted((clients.shard(i) for i in (1, 4)), key=len, reverse=True)
     streams = [Stream(0, "batches", 1, i) for i in (1, 4)]
-    here = _batches_of(shards, streams, local, 16, None if tokens else Augment(crop=1, flip=True))
+    here = batches_of(shards, streams, local, 16, None if tokens else Augment(crop=1, flip=True))
     there = here.held_by(Place(clients, "meta"))
     drawn = [stream.of("dropout").torch() for stream in streams]
     model = (embedded() if tokens else LAYERED[net_name]()).to("meta")

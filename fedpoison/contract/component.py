@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer
 
+from fedpoison.common.fingerprint import fingerprint
 from fedpoison.contract.entry import Entry, Step
 from fedpoison.contract.lookup import GIVEN, find, name_of
-from fedpoison.data.store import fingerprint
 
 
 class Component(BaseModel):
