@@ -21,11 +21,13 @@ _PLACES = {
     "load": "runs.frame",
     "loss": "contract.registry",
     "model": "contract.registry",
+    "monitor": "contract.registry",
     "partition": "contract.registry",
     "preaggregator": "contract.registry",
     "run": "runs.running",
     "training_attack": "contract.registry",
     "update_attack": "contract.registry",
+    "Alarm": "types",
     "Drill": "types",
     "Verdict": "types",
 }
@@ -40,12 +42,14 @@ if TYPE_CHECKING:
     from fedpoison.contract.registry import dataset as dataset
     from fedpoison.contract.registry import loss as loss
     from fedpoison.contract.registry import model as model
+    from fedpoison.contract.registry import monitor as monitor
     from fedpoison.contract.registry import partition as partition
     from fedpoison.contract.registry import preaggregator as preaggregator
     from fedpoison.contract.registry import training_attack as training_attack
     from fedpoison.contract.registry import update_attack as update_attack
     from fedpoison.runs.frame import load as load
     from fedpoison.runs.running import run as run
+    from fedpoison.types import Alarm as Alarm
     from fedpoison.types import Drill as Drill
     from fedpoison.types import Verdict as Verdict
 

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from fedpoison.common.seeding import Stream
 from fedpoison.contract.entry import Step
 from fedpoison.contract.lookup import find
 from fedpoison.defences.defence import Defence
+from fedpoison.defences.monitoring import Action, Watch
 from fedpoison.defences.situation import Situation
 from fedpoison.types import Layer, Probe, Verdict
 
@@ -44,6 +45,15 @@ def chain(
     steps = tuple(_step("preaggregator", p) for p in pre)
     inner = None if base is None else _step("aggregator", base)
     return Defence(steps, _step("aggregator", aggregator, options or {}), inner)
+
+
+def watched(monitor: Named | Mapping[str, Any]) -> Watch:
+    """A monitor from its name (or the decorated function), or a table with `name`, options and `action`."""
+    table = dict(monitor) if isinstance(monitor, Mapping) else {"name": monitor}
+    action: Any = table.pop("action", "warn")
+    if action not in get_args(Action):
+        raise ValueError(f"action = {action!r} of a monitor is none of {', '.join(get_args(Action))}")
+    return Watch(_step("monitor", table), action)
 
 
 @torch.inference_mode(False)

@@ -16,6 +16,7 @@ from fedpoison.clients.training import ClientMomentum, Engine, Local, Plan, Task
 from fedpoison.common.seeding import Stream
 from fedpoison.contract.vocabulary import PHASES, Record
 from fedpoison.defences.defence import Defence
+from fedpoison.defences.monitoring import Watch
 from fedpoison.defences.situation import Situation
 from fedpoison.measures.evaluation import Evaluator, RootProbe, Scores
 from fedpoison.measures.rounds import detection, rejection_skew, spread_of, summary_of_norms
@@ -29,8 +30,8 @@ Memory = Mapping[str, Tensor]
 class State:
     """All that one round hands to the next; it is what a checkpoint holds.
 
-    `memories`: what each owner keeps, by name: "defence", "attack" and "drills", "server", the clients' "momentum", and
-    "waiting", the updates that are on their way.
+    `memories`: what each owner keeps, by name: "defence", "monitors" and "server", "attack" and "drills", the clients'
+    "momentum", and "waiting", the updates that are on their way.
     """
 
     round: int
@@ -65,6 +66,7 @@ class World:
     layers: tuple[Layer, ...] = ()
     probe: RootProbe | None = None
     drills: Drills | None = None
+    monitors: tuple[Watch, ...] = ()
 
 
 def play(state: State, world: World) -> tuple[State, Record]:
@@ -86,7 +88,14 @@ def play(state: State, world: World) -> tuple[State, Record]:
     ids, bad = mail.senders, mail.malicious
     situation = _situation(state, world, ids, bad, harvest.root)
     served = world.server.serve(
-        mail.updates, situation, world.defence, state.memory_of("server"), round=number, rounds=world.rounds
+        mail.updates,
+        situation,
+        world.defence,
+        state.memory_of("server"),
+        round=number,
+        rounds=world.rounds,
+        monitors=world.monitors,
+        watched=state.memory_of("monitors"),
     )
     verdict = served.verdict
     clock.append(time.perf_counter())
@@ -117,6 +126,7 @@ def play(state: State, world: World) -> tuple[State, Record]:
         "drills": harvest.drills,
         "attack": attack,
         "server": served.memory,
+        "monitors": served.watched,
         "momentum": harvest.momentum,
         "waiting": waiting,
     }

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedpoison.clients.training import Rates
 from fedpoison.defences.defence import Defence
+from fedpoison.defences.monitoring import Watch, watch
 from fedpoison.defences.situation import Situation
 from fedpoison.types import Event, Params, State, Update, Verdict
 
@@ -18,13 +19,16 @@ from fedpoison.types import Event, Params, State, Update, Verdict
 class Served:
     """What a round of the server gives: the parameters after it, the verdict, and what the next round starts from.
 
-    `previous`: the aggregate of the last round that was not skipped; `memory`: the optimizer's.
+    `previous`: the aggregate of the last round that was not skipped or taken back; `memory`: the optimizer's;
+    `watched`: the monitors'; `stepped`: whether there was a step that was not taken back.
     """
 
     params: Params
     verdict: Verdict
     previous: Update
     memory: Mapping[str, Tensor]
+    watched: Mapping[str, Tensor]
+    stepped: bool = False
 
 
 class Server(BaseModel):
@@ -64,20 +68,42 @@ class Server(BaseModel):
         *,
         round: int,
         rounds: int,
+        monitors: Sequence[Watch] = (),
+        watched: Mapping[str, Tensor] | None = None,
     ) -> Served:
-        """Aggregate what the clients of a situation sent and step by it.
+        """Aggregate what the clients of a situation sent and step by it, under the eyes of monitors.
 
-        A round in which that cannot be done, or in which parameters overflow, is skipped: all stays as it was.
+        A round in which that cannot be done, or in which parameters overflow, is skipped: all stays as it was. So it
+        does but for the monitors' memories where one has the step taken back.
         """
+        watched = watched or {}
         with defence.drawing(situation.stream):
             verdict = defence(updates, situation)
         if not verdict.skipped:
             params, kept = self.step(situation.params, verdict.update, memory, self.rate(round, rounds))
             if torch.isfinite(params).all():
-                return Served(params=params, verdict=verdict, previous=verdict.update, memory=kept)
-            events = (*verdict.events, Event("skipped", detail="parameters overflow"))
-            verdict = replace(verdict, skipped=True, state=situation.state, events=events)
-        return Served(params=situation.params, verdict=verdict, previous=situation.previous, memory=memory)
+                seen = watch(monitors, verdict, situation, watched)
+                watched, verdict = seen.memory, replace(verdict, events=(*verdict.events, *seen.events))
+                if not seen.rollback:
+                    return Served(
+                        params=params,
+                        verdict=verdict,
+                        previous=verdict.update,
+                        memory=kept,
+                        watched=watched,
+                        stepped=True,
+                    )
+                verdict = replace(verdict, state=situation.state)
+            else:
+                events = (*verdict.events, Event("skipped", detail="parameters overflow"))
+                verdict = replace(verdict, skipped=True, state=situation.state, events=events)
+        return Served(
+            params=situation.params,
+            verdict=verdict,
+            previous=situation.previous,
+            memory=memory,
+            watched=watched,
+        )
 
     def step(self, params: Params, aggregate: Update, memory: Mapping[str, Tensor], lr: float) -> tuple[Params, State]:
         """The parameters after this aggregate, and the memory for the next round."""

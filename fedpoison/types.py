@@ -145,6 +145,14 @@ class Drill:
         return self.mask is not None or self.radius is not None
 
 
+@dataclass(frozen=True)
+class Alarm:
+    """What a monitor has to say of a round, and whom of its clients it suspects, if anybody."""
+
+    detail: str
+    suspects: tuple[int, ...] = ()
+
+
 State = dict[str, Tensor]
 """A rule's or an attack's memory; it is saved in the run's checkpoint."""
 

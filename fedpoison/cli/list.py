@@ -22,10 +22,20 @@ KINDS = {
     "models": ("model",),
     "partitions": ("partition",),
     "losses": ("loss",),
+    "monitors": ("monitor",),
     "engines": ("engine",),
 }
 Kind = Literal[
-    "aggregators", "preaggregators", "attacks", "datasets", "models", "partitions", "losses", "engines", "words"
+    "aggregators",
+    "preaggregators",
+    "attacks",
+    "datasets",
+    "models",
+    "partitions",
+    "losses",
+    "monitors",
+    "engines",
+    "words",
 ]
 
 _WORDS, _DESCRIPTION = 16, 30

@@ -35,6 +35,7 @@ PURPOSES = (
     "surrogate",
     "code",
     "drill",
+    "monitor",
 )
 
 

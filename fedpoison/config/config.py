@@ -14,7 +14,9 @@ from fedpoison.common.errors import ConfigError
 from fedpoison.common.fingerprint import fingerprint
 from fedpoison.common.rounding import half_up
 from fedpoison.config.keys import instead
-from fedpoison.config.sections import Clients, Data, DefenceConfig, Section, ThreatConfig, WarmStart
+from fedpoison.config.section import Section
+from fedpoison.config.sections import Clients, Data, DefenceConfig, WarmStart
+from fedpoison.config.threat import ThreatConfig
 from fedpoison.contract.component import Component, a
 from fedpoison.server import Server
 
@@ -129,6 +131,7 @@ class Config(Section):
     def components(self) -> dict[str, Component]:
         """All algorithms by the dotted keys of their tables; a pre-aggregator by its place, as in defence.pre.0."""
         pre = {f"defence.pre.{place}": step for place, step in enumerate(self.defence.pre)}
+        watched = {f"defence.monitors.{i}": each.monitor for i, each in enumerate(self.defence.monitors)}
         chosen = {
             "data": self.data.dataset,
             "data.partition": self.data.partition,
@@ -140,6 +143,7 @@ class Config(Section):
             **pre,
             "defence.aggregator": self.defence.aggregator,
             "defence.base": self.defence.base,
+            **watched,
             "engine": self.engine,
         }
         return {key: component for key, component in chosen.items() if component}
@@ -174,6 +178,8 @@ class Config(Section):
             told = [options.get("stack"), options.get("lost") == "event"]  # convolutions round by the first
             told += [device] if device != "cpu" else []
             table["engine"] = [name, *told] if any(told) else name
+        if not self.defence.monitors:
+            del table["defence"]["monitors"]  # there were none before
         if not self.stamps_last:
             del table["threat"]["stamp"]  # it changes nothing, or is what was always done
         local, loss = table["clients"]["local"], table["clients"]["local"]["loss"]

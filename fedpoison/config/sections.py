@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     field_serializer,
     field_validator,
@@ -15,25 +13,15 @@ from pydantic import (
     model_validator,
 )
 
-from fedpoison.attacks.threat import Actor, Draw, Knowledge, check_knowledge
 from fedpoison.clients.delivery import Late
 from fedpoison.clients.training import ClientMomentum, Local
 from fedpoison.common.fingerprint import fingerprint
 from fedpoison.common.rounding import half_up
-from fedpoison.common.schedule import last_round
+from fedpoison.config.section import Section
 from fedpoison.contract.component import a, by_content, maybe_a
 from fedpoison.data.augment import Augment
 from fedpoison.defences.defence import Defence
-
-
-class Section(BaseModel):
-    """A table of the TOML."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-def _as_list(given: Any) -> Any:
-    return [given] if isinstance(given, str) else given
+from fedpoison.defences.monitoring import Action, Watch
 
 
 class Root(Section):
@@ -129,83 +117,6 @@ class Clients(Section):
         return self.per_round or self.count
 
 
-class Schedule(Section):
-    """[threat.schedule]: the attack is on in the rounds `at`, or else in rounds start, start + every, … up to end."""
-
-    start: int = Field(1, ge=1)
-    end: int | None = Field(None, ge=1)
-    every: int = Field(1, ge=1)
-    at: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
-
-    @model_validator(mode="after")
-    def _in_order(self) -> "Schedule":
-        if self.at and (self.start, self.end, self.every) != (1, None, 1):
-            raise ValueError(f"at = {self.at} says in which rounds the attack is on; start, end and every say it too")
-        if self.end is not None and self.end < self.start:
-            raise ValueError(f"the attack would end in round {self.end}, before it starts in round {self.start}")
-        return self
-
-    def after(self, warm: int) -> "Schedule":
-        """What is left of it when the first `warm` rounds are without an attack."""
-        if self.at:
-            return self.model_copy(update={"at": [round for round in self.at if round > warm]})
-        missed = max(0, -(-(warm + 1 - self.start) // self.every))
-        return self.model_copy(update={"start": self.start + missed * self.every})
-
-    @property
-    def first(self) -> int:
-        """The first round in which the attack is on."""
-        return min(self.at) if self.at else self.start
-
-    @property
-    def last(self) -> int | None:
-        """The last round in which the attack is on; None if it goes on."""
-        return last_round(self.start, self.every, self.end, self.at)
-
-
-class ThreatConfig(Section):
-    """[threat]: how many are malicious, what they know and what they do.
-
-    `actor`: a malicious "client", or an outsider who poisons the "data" of so many clients, which train honestly.
-    `surrogate`: epochs for which an attacker trains a net of its own to craft poison with, for attacks that do.
-    `stamp`: whether triggers are set on pictures before or after [data] augment moves and mirrors them.
-    """
-
-    actor: Actor = "client"
-
-    malicious: int | None = Field(None, ge=0)
-    share: float | None = Field(None, ge=0, le=1)
-    draw: Draw = "fixed"
-    knows: Annotated[list[Knowledge], BeforeValidator(_as_list)] = ["all"]
-    data: maybe_a("data_attack") = None
-    training: maybe_a("training_attack") = None
-    update: maybe_a("update_attack") = None
-    sybils: float | None = Field(None, ge=0)
-    surrogate: int = Field(20, ge=0)
-    stamp: Literal["after_augmentation", "before_augmentation"] = "after_augmentation"
-    schedule: Schedule = Schedule()
-
-    @model_validator(mode="after")
-    def _possible(self) -> "ThreatConfig":
-        problems = check_knowledge(self.update.step if self.update else None, tuple(self.knows))
-        if self.malicious is not None and self.share is not None:
-            problems.append(f"malicious = {self.malicious} and share = {self.share} are alternatives; give one")
-        if (self.malicious or self.share) and not (self.data or self.training or self.update):
-            problems.append(
-                "there are malicious clients but no attack: give threat.data, threat.training or threat.update"
-            )
-        if self.actor == "data":
-            ours = [f"threat.{name}" for name in ("training", "update", "sybils") if getattr(self, name) is not None]
-            problems += [f'with actor = "data" clients are honest, and {name} is a client\'s doing' for name in ours]
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
-
-    def count_of(self, clients: int) -> int:
-        """Malicious clients among so many."""
-        return self.malicious or 0 if self.share is None else half_up(self.share * clients)
-
-
 def _count_or_true(given: Any) -> Any:
     if given is True:  # --set defence.f=true
         return "true"
@@ -214,17 +125,43 @@ def _count_or_true(given: Any) -> Any:
     raise ValueError(f'a whole number of at least 0 is needed, or "true"; it is {given!r}')
 
 
+class MonitorConfig(Section):
+    """One of [defence] monitors: a monitor's name or its table, and what is done on its alarms."""
+
+    monitor: a("monitor")
+    action: Action = "warn"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and "monitor" not in given:
+            ours = {k: v for k, v in given.items() if k == "action"}
+            return {"monitor": {k: v for k, v in given.items() if k not in ours}, **ours}
+        return {"monitor": given} if isinstance(given, str) or callable(given) else given
+
+    @model_serializer(mode="wrap")
+    def _as_table(self, whole: Any) -> dict[str, Any]:
+        table = whole(self)
+        return {**table.pop("monitor"), **table}
+
+    @property
+    def watch(self) -> Watch:
+        """The monitor as the server takes it."""
+        return Watch(self.monitor.step, self.action)
+
+
 class DefenceConfig(Section):
     """[defence]: what the server is told and does. f = "true" tells it the truth each round.
 
     A step that asks for f may have one of its own, { name = "trimmed_mean", f = 2 }, in place of this.
-    `base`: the rule that the aggregator is built around, for those that are.
+    `base`: the rule that the aggregator is built around, for those that are. `monitors`: what watches the rounds.
     """
 
     f: Annotated[int | Literal["true"] | None, BeforeValidator(_count_or_true)] = None
-    pre: list[a("preaggregator")] = []
+    pre: list[a("preaggregator")] = Field([])
     aggregator: a("aggregator") = Field("mean", validate_default=True)
     base: maybe_a("aggregator") = None
+    monitors: list[MonitorConfig] = Field([])
 
     @property
     def chain(self) -> Defence:

@@ -163,6 +163,7 @@ def _load_rooms() -> None:
 _ROOMS = (
     "defences.aggregators",
     "defences.preaggregators",
+    "defences.monitors",
     "attacks",
     "clients.losses",
     "data",

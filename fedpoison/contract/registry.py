@@ -191,6 +191,15 @@ def preaggregator(
 
 
 @_with_parentheses
+def monitor(*, paper: str = "", source: str = "", evidence: str = "") -> Callable[[F], F]:
+    """Enter a monitor: it is shown each round that was aggregated and returns an `Alarm`, or None.
+
+    It sees what the server sees and never the truth. What is done on an alarm is the configuration's.
+    """
+    return _decorator("monitor", paper=paper, source=source, evidence=evidence)
+
+
+@_with_parentheses
 def update_attack(
     *,
     paper: str = "",

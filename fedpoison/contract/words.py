@@ -78,6 +78,19 @@ WORDS: dict[str, dict[str, Word]] = {
         ),
     },
     "preaggregator": _ROWS,
+    "monitor": {
+        "update": Word("[d]", "the round's aggregate, before the server's optimizer", "defence", lent=True),
+        "norms": Word(
+            "[n] float64", "Euclidean norms of what clients sent, NaN or Inf where set aside", "defence", lent=True
+        ),
+        "weights": Word("[n] | None", "what each client is credited with, where a rule says it", "defence", lent=True),
+        "flagged": Word("[n] bool | None", "whom the rule flags, where it decides", "defence", lent=True),
+        "client_ids": _ROWS["client_ids"],
+        "params": _ROUND["params"],
+        "previous": _ROUND["previous"],
+        "state": Word("dict[str, Tensor]", "its memory, empty at first; return (alarm, state)", "memory"),
+        "rng": Word("torch.Generator", "this monitor's stream in this round", "streams"),
+    },
     "update_attack": {
         "benign": Word("[b, d]", "honest updates that [threat] knows grants, the finite ones", "clients", lent=True),
         "own": Word("[n_malicious, d]", "what the malicious clients' own training gave", "clients", lent=True),

@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import FedAvg, Result
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedpoison.api import Named, chain
+from fedpoison.api import Named, chain, watched
 from fedpoison.common import parallel
 from fedpoison.common.seeding import Stream
 from fedpoison.defences.situation import Situation
@@ -50,8 +50,9 @@ class RobustStrategy(FedAvg):
     another round) costs that client and is an event; a round that cannot be aggregated leaves the model as it is.
 
     `f`: how many clients of a round may be malicious. `pre`, `base`, `options`: as for `fedpoison.aggregate`. `server`:
-    the optimizer that the aggregate goes through, with rates over the rounds that `start` is told of. `root`: trains
-    given arrays on samples of the server's own, `probe`: their mean loss and error rate on these; for rules that ask.
+    the optimizer that the aggregate goes through, with rates over the rounds that `start` is told of. `monitors`:
+    names, or tables with options and what is done on an alarm, `action` = "warn" or "rollback". `root`: trains given
+    arrays on samples of the server's own, `probe`: their mean loss and error rate on these; for rules that ask.
     `memory`: a file in which what the server remembers is kept from round to round, and from which it is taken up. What
     remains is FedAvg's: fraction_train, min_train_nodes, … Metrics are the medians of what clients say.
 
@@ -70,6 +71,7 @@ class RobustStrategy(FedAvg):
         sizes: Mapping[int, float] | Literal["reported"] | None = None,
         statistics: Collection[str] = (),
         server: Server | None = None,
+        monitors: Sequence[Named | Mapping[str, Any]] = (),
         root: Callable[[ArrayRecord], ArrayRecord] | None = None,
         probe: Callable[[ArrayRecord], tuple[float, float]] | None = None,
         memory: str | Path | None = None,
@@ -85,7 +87,7 @@ class RobustStrategy(FedAvg):
         if problems := self._defence.problems(max(self.min_train_nodes, 2), f):
             raise ValueError("; ".join((*problems, "give min_train_nodes, the least number of clients in a round")))
         self._server, self._root, self._probe = server or Server(), root, probe
-        self._statistics = tuple(statistics)
+        self._monitors, self._statistics = tuple(map(watched, monitors)), tuple(statistics)
         self._file = None if memory is None else Path(memory)
         self._own_train, self._own_evaluate = (fedavg.get(f"{n}_metrics_aggr_fn") for n in ("train", "evaluate"))
         self.events: dict[int, list[Event]] = {}
@@ -155,14 +157,22 @@ class RobustStrategy(FedAvg):
         sent: Sequence[Tensor] | Tensor = torch.stack(rows) if rows else []
         with parallel.using(parallel.workers()):
             served = self._server.serve(
-                sent, situation, self._defence, state.memory_of("server"), round=number, rounds=self._rounds
+                sent,
+                situation,
+                self._defence,
+                state.memory_of("server"),
+                round=number,
+                rounds=self._rounds,
+                monitors=self._monitors,
+                watched=state.memory_of("monitors"),
             )
         self.verdict = verdict = served.verdict
         node_of = {mine: node for node, mine in self._ids.items()}
         events += [Event(e.what, tuple(node_of[c] for c in e.clients), e.detail) for e in verdict.events]
         good = [taken[node] for node in self.clients if not any(node in event.clients for event in events)]
         self.events[server_round] = events
-        memories = {"defence": verdict.state, "server": served.memory, "nodes": as_memory(self._ids)}
+        memories = {"defence": verdict.state, "server": served.memory, "monitors": served.watched}
+        memories["nodes"] = as_memory(self._ids)
         self.state = State(round=number, params=served.params, previous=served.previous, memories=memories)
         for event in events:
             _log.warning("round %s: %s %s %s", server_round, event.what, list(event.clients), event.detail)
@@ -222,7 +232,7 @@ class RobustStrategy(FedAvg):
 
     def _arrays_of(self, served: Served, good: Sequence["Taken"]) -> ArrayRecord:
         """The arrays after the round; those that are not learned take a middle client's numbers."""
-        if served.verdict.skipped:
+        if not served.stepped:
             return self._arrays
         others = {key: _middle([reply.model.others[key] for reply in good]) for key in self._layout.others}
         return self._layout.record(served.params, others)

@@ -164,6 +164,7 @@ def build(config: Config) -> tuple[World, State]:
         layers=layers_of(net),
         probe=RootProbe(net, federation.root) if data.root else None,
         drills=drills,
+        monitors=tuple(watch.watch for watch in config.defence.monitors),
     )
     return world, State(round=0, params=params, previous=torch.zeros_like(params))
 

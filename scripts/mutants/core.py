@@ -576,8 +576,8 @@ MUTANTS = [
     (
         "a skipped round moves the server's momentum",
         "server.py",
-        "previous=situation.previous, memory=memory)",
-        "previous=situation.previous, memory={})",
+        "            memory=memory,\n",
+        "            memory={},\n",
         SERVER,
     ),
     (

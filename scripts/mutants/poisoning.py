@@ -21,7 +21,7 @@ MUTANTS = [
     ),
     (
         "an outsider may send updates",
-        "config/sections.py",
+        "config/threat.py",
         'for name in ("training", "update", "sybils") if',
         'for name in ("sybils",) if',
         POISONING,

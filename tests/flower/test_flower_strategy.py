@@ -14,8 +14,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import FedAvg, FedMedian, MultiKrum, Result
 
-from fedpoison import aggregate, aggregator
-from fedpoison.api import chain
+from fedpoison import Alarm, aggregate, aggregator, monitor
+from fedpoison.api import chain, watched
 from fedpoison.clients.training import Rates
 from fedpoison.common.seeding import Stream
 from fedpoison.defences.situation import Situation
@@ -563,11 +563,25 @@ SERVERS = [
 ]
 
 
+@monitor()
+def restless(client_ids, state):  # type: ignore[no-untyped-def]
+    """An alarm in the third round."""
+    turn = state.get("turn", torch.zeros(())) + 1
+    return Alarm("the third", (int(client_ids[1]),)) if int(turn) == 3 else None, {"turn": turn}
+
+
 @pytest.mark.parametrize("server", SERVERS, ids=lambda server: str(server.model_dump(exclude_defaults=True)))
-@pytest.mark.parametrize("rule", ["centered_clipping", "foolsgold"])
-def test_the_strategy_gives_the_bits_of_a_run_s_server(rule: str, server: Server) -> None:
+@pytest.mark.parametrize(
+    ("rule", "monitors"),
+    [("centered_clipping", []), ("foolsgold", [{"name": restless, "action": "rollback"}])],
+    ids=["unwatched", "watched"],
+)
+def test_the_strategy_gives_the_bits_of_a_run_s_server(rule: str, monitors: list[Any], server: Server) -> None:
     """Four rounds of the same updates, by hand through `Server.serve`, with every option of the server."""
-    after = numbers(run(robust(rule, f=1, server=server, fraction_evaluate=0.0), app(), 4))
+    strategy = robust(rule, f=1, server=server, monitors=monitors, fraction_evaluate=0.0)
+    after = numbers(run(strategy, app(), 4))
+    said = [[event.what for event in strategy.events[number]] for number in range(1, 5)]
+    assert said == [[], [], ["alarm", "rollback"] if monitors else [], []]
     params, previous = torch.cat([torch.ones(6), torch.zeros(3)]), torch.zeros(9)
     state: State = State(round=0, params=params, previous=previous)
     for number in range(1, 5):
@@ -581,8 +595,17 @@ def test_the_strategy_gives_the_bits_of_a_run_s_server(rule: str, server: Server
             stream=Stream(0, "defence", number),
             state=state.memory_of("defence"),
         )
-        made = server.serve(updates, situation, chain(rule), state.memory_of("server"), round=number, rounds=4)
-        memories = {"defence": made.verdict.state, "server": made.memory}
+        made = server.serve(
+            updates,
+            situation,
+            chain(rule),
+            state.memory_of("server"),
+            round=number,
+            rounds=4,
+            monitors=tuple(map(watched, monitors)),
+            watched=state.memory_of("monitors"),
+        )
+        memories = {"defence": made.verdict.state, "server": made.memory, "monitors": made.watched}
         state = State(round=number, params=made.params, previous=made.previous, memories=memories)
     assert after == state.params.tolist()
 

@@ -11,8 +11,9 @@ import fedpoison
 from fedpoison.clients.training import Local
 from fedpoison.common.dotted import flatten
 from fedpoison.config.config import Config
-from fedpoison.config.sections import Clients, Data, DefenceConfig, Schedule, ThreatConfig
+from fedpoison.config.sections import Clients, Data, DefenceConfig
 from fedpoison.config.sweep import load
+from fedpoison.config.threat import Schedule, ThreatConfig
 from fedpoison.contract.lookup import load_file
 from fedpoison.server import Server
 
