@@ -25,9 +25,11 @@ _PLACES = {
     "partition": "contract.registry",
     "preaggregator": "contract.registry",
     "run": "runs.running",
+    "sanitizer": "contract.registry",
     "training_attack": "contract.registry",
     "update_attack": "contract.registry",
     "Alarm": "types",
+    "Cleaned": "types",
     "Drill": "types",
     "Verdict": "types",
 }
@@ -45,11 +47,13 @@ if TYPE_CHECKING:
     from fedpoison.contract.registry import monitor as monitor
     from fedpoison.contract.registry import partition as partition
     from fedpoison.contract.registry import preaggregator as preaggregator
+    from fedpoison.contract.registry import sanitizer as sanitizer
     from fedpoison.contract.registry import training_attack as training_attack
     from fedpoison.contract.registry import update_attack as update_attack
     from fedpoison.runs.frame import load as load
     from fedpoison.runs.running import run as run
     from fedpoison.types import Alarm as Alarm
+    from fedpoison.types import Cleaned as Cleaned
     from fedpoison.types import Drill as Drill
     from fedpoison.types import Verdict as Verdict
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedpoison.attacks.drilling import Drills
 from fedpoison.attacks.threat import Scene, Threat, craft_with
+from fedpoison.clients.cleaning import Cleaner, Cleaning
 from fedpoison.clients.delivery import Answers, Late, Mail, deliver
 from fedpoison.clients.federation import Federation
 from fedpoison.clients.harvest import Cohort, Harvest
@@ -31,7 +32,7 @@ class State:
     """All that one round hands to the next; it is what a checkpoint holds.
 
     `memories`: what each owner keeps, by name: "defence", "monitors" and "server", "attack" and "drills", the clients'
-    "momentum", and "waiting", the updates that are on their way.
+    "momentum" and "cleaning", and "waiting", the updates that are on their way.
     """
 
     round: int
@@ -66,6 +67,7 @@ class World:
     layers: tuple[Layer, ...] = ()
     probe: RootProbe | None = None
     drills: Drills | None = None
+    cleaner: Cleaner | None = None
     monitors: tuple[Watch, ...] = ()
 
 
@@ -117,6 +119,7 @@ def play(state: State, world: World) -> tuple[State, Record]:
         **spread_of(verdict, mail.updates, ~bad),
         "rejection_skew": rejection_skew(verdict, bad, world.federation.skew(ids)),
         "update_norms": summary_of_norms(verdict.norms, bad),
+        "sanitised": harvest.cleaning.measured,
         "skipped": verdict.skipped,
         "events": [event.as_dict() for event in (*harvest.events, *remarks, *delays, *verdict.events)],
         "seconds": dict(zip(PHASES, (b - a for a, b in pairwise(clock)), strict=True)),
@@ -124,6 +127,7 @@ def play(state: State, world: World) -> tuple[State, Record]:
     memories = {
         "defence": verdict.state,
         "drills": harvest.drills,
+        "cleaning": harvest.cleaning.memory,
         "attack": attack,
         "server": served.memory,
         "monitors": served.watched,
@@ -147,6 +151,7 @@ def _train(state: State, world: World, number: int) -> Harvest:
     cast = [Task(i, poisons and is_bad, drills.get(i)) for i, is_bad, trains in wanted if trains]
     behaves = threat.needs_twins(int((~cohort.malicious).sum())) and (poisons or not threat.needs_own())
     twins = [Task(i) for i in cohort.clients[cohort.malicious].tolist()] if behaves else []
+    cast, twins, cleaning = _clean(state, world, cohort, cast, twins, number)
     root = [Task(federation.server)] if world.defence.trains_root else []
 
     plan = Plan(world.seed, number, (*cast, *twins, *root), world.local.rates.at(number, world.rounds))
@@ -163,8 +168,9 @@ def _train(state: State, world: World, number: int) -> Harvest:
         root=own[0] if root else None,
         momentum=momentum,
         drills=drilled,
+        cleaning=cleaning,
         lost=made.lost,
-        events=(*events, *remarks, *_told(made.events, threat, cohort.clients[cohort.malicious])),
+        events=(*events, *remarks, *cleaning.events, *_told(made.events, threat, cohort.clients[cohort.malicious])),
     )
 
 
@@ -176,6 +182,20 @@ def _drills(state: State, world: World, cohort: Cohort, number: int) -> tuple[di
     n, params, previous = len(cohort.clients), state.params, state.previous
     made, memory, remarks = world.drills(bad, n, params, previous, memory, number)
     return dict(zip(bad.tolist(), made, strict=True)), memory, remarks
+
+
+def _clean(
+    state: State, world: World, cohort: Cohort, cast: list[Task], twins: list[Task], number: int
+) -> tuple[list[Task], list[Task], Cleaning]:
+    """Have all who are honest clean their samples, and attackers where they behave, if anything is to be cleaned."""
+    memory = state.memory_of("cleaning")
+    if world.cleaner is None:
+        return cast, twins, Cleaning((), memory, (), None)
+    bad = {*cohort.clients[cohort.malicious].tolist()} if world.threat.actor == "client" else set[int]()
+    honest = [task for task in cast if task.client not in bad]
+    cleaning = world.cleaner([*honest, *twins], state.params, number, memory)
+    made = iter(cleaning.tasks)
+    return [task if task.client in bad else next(made) for task in cast], list(made), cleaning
 
 
 def _cohort(world: World, number: int) -> tuple[Cohort, list[Event]]:

@@ -43,6 +43,7 @@ Images = Num[Tensor, "samples ..."]
 Victims = Num[Tensor, "victims ..."]
 Labels = Int[Tensor, " samples"]
 
+Features = Float[Tensor, "samples features"]
 Logits = Float[Tensor, "samples classes"]
 Losses = Float[Tensor, " samples"]
 
@@ -143,6 +144,14 @@ class Drill:
     def holds(self) -> bool:
         """Whether it holds parameters in place or near."""
         return self.mask is not None or self.radius is not None
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What a sanitizer makes of n samples: which it keeps [n], and how suspect each is [n], more being worse."""
+
+    keep: Tensor
+    suspicion: Tensor
 
 
 @dataclass(frozen=True)

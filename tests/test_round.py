@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from fedpoison import Verdict, aggregate, aggregator, update_attack
+from fedpoison.clients.cleaning import Cleaning
 from fedpoison.clients.harvest import Cohort, Harvest
 from fedpoison.clients.training import Plan, Task
 from fedpoison.common import parallel
@@ -22,7 +23,7 @@ from fedpoison.contract.vocabulary import Record
 from fedpoison.defences.defence import Defence
 from fedpoison.measures.rounds import detection, rejection_skew, spread_of, summary_of_norms
 from fedpoison.round import State, World, play
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 from fedpoison.types import State as Memory
 from fedpoison.types import Update, Updates
 
@@ -98,6 +99,7 @@ KEYS = {
     "weights",
     "flagged",
     "detection",
+    "sanitised",
     "distance_to_honest_mean",
     "kappa",
     "update_norms",
@@ -240,6 +242,7 @@ def harvest(rows: Tensor, bad: Tensor, train: bool = False, twins: Tensor | None
         root=None,
         momentum={},
         drills={},
+        cleaning=Cleaning((), {}, (), None),
         lost=(),
         events=(),
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedpoison.common.errors import ConfigError
 from fedpoison.config.config import parse
 from fedpoison.round import play
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 from fedpoison.server import Server
 
 logging.getLogger("flwr").setLevel(logging.ERROR)

@@ -110,8 +110,9 @@ class Poison:
     def __call__(self, client: int, index: Tensor) -> Shard:
         """The samples `index` of the data set as this client trains on them."""
         crafted = self.craft(client, index)
-        before = self.dataset.train_images[index], self.dataset.train_labels[index]
-        return replace(self.shard(crafted), touched=not all(map(torch.equal, crafted, before)))
+        images, labels = self.dataset.train_images[index], self.dataset.train_labels[index]
+        changed = (crafted[0] != images).flatten(1).any(dim=1) | (crafted[1] != labels)
+        return replace(self.shard(crafted), changed=changed)
 
     def shard(self, crafted: tuple[Images, Labels]) -> Shard:
         """What was crafted, as it is trained on."""

@@ -64,6 +64,7 @@ def _known() -> dict[tuple[str, str], list[str]]:
         "defence.aggregator": rules,
         "defence.base": rules,
         "defence.pre": [f"['{name}']" for name in sorted(entries("preaggregator"))],
+        "defence.client.sanitize": [f"['{name}']" for name in sorted(entries("sanitizer"))],
         "defence.monitors": [f"['{name}']" for name in sorted(entries("monitor"))],
         "threat.data": data,
         "threat.update": updates,

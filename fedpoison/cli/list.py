@@ -22,6 +22,7 @@ KINDS = {
     "models": ("model",),
     "partitions": ("partition",),
     "losses": ("loss",),
+    "sanitizers": ("sanitizer",),
     "monitors": ("monitor",),
     "engines": ("engine",),
 }
@@ -33,6 +34,7 @@ Kind = Literal[
     "models",
     "partitions",
     "losses",
+    "sanitizers",
     "monitors",
     "engines",
     "words",

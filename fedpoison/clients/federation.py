@@ -1,7 +1,7 @@
 """Who holds which samples, clean and poisoned, and who takes part in a round."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,18 +23,28 @@ from fedpoison.types import ClientIds, Images, Labels, Sizes, Stamp
 class Shard:
     """One client's samples: rows `index` of `images` and `labels`.
 
-    `stamps`: triggers of an attack that are set when a sample is trained on, after its augmentation. `touched`: whether
-    an attack changed any sample or label.
+    `stamps`: triggers of an attack that are set when a sample is trained on, after its augmentation. `changed` [n]:
+    which of them an attack changed, or whose labels; nobody but who measures looks at it.
     """
 
     images: Images
     labels: Labels
     index: Tensor
     stamps: tuple[Stamp, ...] = ()
-    touched: bool = False
+    changed: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def poison(self) -> Tensor:
+        """Which of its samples [n] an attack changed."""
+        return torch.zeros(len(self), dtype=torch.bool) if self.changed is None else self.changed
+
+    def of(self, kept: Tensor) -> "Shard":
+        """Some of its samples: those at these places [m], in this order."""
+        changed = None if self.changed is None else self.changed[kept]
+        return replace(self, index=self.index[kept], changed=changed)
 
     def stamp(self, images: Images, rows: Tensor) -> None:
         """Set the triggers on these images, in place: what augmentation made of the samples in these rows.
@@ -141,7 +151,7 @@ class Federation:
     @property
     def untouched(self) -> set[int]:
         """Clients, of those that were poisoned so far, of whom no sample and no label was changed."""
-        return {client for client, shard in self._poisoned.items() if not shard.touched}
+        return {client for client, shard in self._poisoned.items() if not shard.poison.any()}
 
     @property
     def largest(self) -> int:

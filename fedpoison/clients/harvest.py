@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fedpoison.clients.cleaning import Cleaning
 from fedpoison.types import ClientIds, Event, LocalUpdates, Twins, Update, Updates
 
 
@@ -29,8 +30,8 @@ class Harvest:
     `trained` [n]: of whom in the cohort there is a row in `updates`, in the cohort's order: the honest, and the
     attackers if anybody looks at what their training gives. `twins` [n_malicious, d]: what their training gives where
     they behave, if anybody looks at that. `root` [d]: what training on the server's samples gives. `momentum`: what the
-    clients keep for the next round; `drills`: what the attack on their training keeps. `lost`: clients without an
-    update, whose rows mean nothing.
+    clients keep for the next round; `drills`: what the attack on their training keeps; `cleaning`: what was made of
+    their samples. `lost`: clients without an update, whose rows mean nothing.
     """
 
     cohort: Cohort
@@ -40,6 +41,7 @@ class Harvest:
     root: Update | None
     momentum: Mapping[str, Tensor]
     drills: Mapping[str, Tensor]
+    cleaning: Cleaning
     lost: tuple[int, ...]
     events: tuple[Event, ...]
 

@@ -120,11 +120,20 @@ class Local(BaseModel):
 
 @dataclass(frozen=True)
 class Task:
-    """One client's training in a round, on its clean or on its poisoned shard; `drill`: an attacker's way of it."""
+    """One client's training in a round, on its clean or on its poisoned shard.
+
+    `drill`: an attacker's way of it. `kept`: the places in the shard of what an honest client keeps of it, if not all.
+    """
 
     client: int
     poisoned: bool = False
     drill: Drill | None = None
+    kept: Tensor | None = None
+
+    def shard(self, federation: Federation) -> Shard:
+        """What it trains on."""
+        shard = federation.shard(self.client, self.poisoned)
+        return shard if self.kept is None else shard.of(self.kept)
 
 
 class ClientMomentum(BaseModel):

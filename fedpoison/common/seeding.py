@@ -36,6 +36,7 @@ PURPOSES = (
     "code",
     "drill",
     "monitor",
+    "cleaning",
 )
 
 

@@ -132,6 +132,7 @@ class Config(Section):
         """All algorithms by the dotted keys of their tables; a pre-aggregator by its place, as in defence.pre.0."""
         pre = {f"defence.pre.{place}": step for place, step in enumerate(self.defence.pre)}
         watched = {f"defence.monitors.{i}": each.monitor for i, each in enumerate(self.defence.monitors)}
+        cleaning = {f"defence.client.sanitize.{i}": step for i, step in enumerate(self.defence.client.sanitize)}
         chosen = {
             "data": self.data.dataset,
             "data.partition": self.data.partition,
@@ -144,6 +145,7 @@ class Config(Section):
             "defence.aggregator": self.defence.aggregator,
             "defence.base": self.defence.base,
             **watched,
+            **cleaning,
             "engine": self.engine,
         }
         return {key: component for key, component in chosen.items() if component}
@@ -180,6 +182,8 @@ class Config(Section):
             table["engine"] = [name, *told] if any(told) else name
         if not self.defence.monitors:
             del table["defence"]["monitors"]  # there were none before
+        if not self.defence.client.sanitize:
+            del table["defence"]["client"]
         if not self.stamps_last:
             del table["threat"]["stamp"]  # it changes nothing, or is what was always done
         local, loss = table["clients"]["local"], table["clients"]["local"]["loss"]

@@ -17,7 +17,7 @@ from fedpoison.clients.delivery import Late
 from fedpoison.clients.training import ClientMomentum, Local
 from fedpoison.common.fingerprint import fingerprint
 from fedpoison.common.rounding import half_up
-from fedpoison.config.section import Section
+from fedpoison.config.section import Section, as_list
 from fedpoison.contract.component import a, by_content, maybe_a
 from fedpoison.data.augment import Augment
 from fedpoison.defences.defence import Defence
@@ -150,11 +150,24 @@ class MonitorConfig(Section):
         return Watch(self.monitor.step, self.action)
 
 
+class ClientDefence(Section):
+    """[defence.client]: what honest clients do against poison among their samples.
+
+    `sanitize`: sanitizers, one after the other, in the first round from `start` in which a client takes part, and every
+    `every` rounds if that is given, with the round's global model.
+    """
+
+    sanitize: Annotated[list[a("sanitizer")], BeforeValidator(as_list)] = Field([])
+    start: int = Field(1, ge=1)
+    every: int | None = Field(None, ge=1)
+
+
 class DefenceConfig(Section):
     """[defence]: what the server is told and does. f = "true" tells it the truth each round.
 
     A step that asks for f may have one of its own, { name = "trimmed_mean", f = 2 }, in place of this.
     `base`: the rule that the aggregator is built around, for those that are. `monitors`: what watches the rounds.
+    `client`: what honest clients do.
     """
 
     f: Annotated[int | Literal["true"] | None, BeforeValidator(_count_or_true)] = None
@@ -162,6 +175,7 @@ class DefenceConfig(Section):
     aggregator: a("aggregator") = Field("mean", validate_default=True)
     base: maybe_a("aggregator") = None
     monitors: list[MonitorConfig] = Field([])
+    client: ClientDefence = ClientDefence()
 
     @property
     def chain(self) -> Defence:

@@ -166,6 +166,7 @@ _ROOMS = (
     "defences.monitors",
     "attacks",
     "clients.losses",
+    "clients.sanitizers",
     "data",
     "models",
     "engines",

@@ -191,6 +191,15 @@ def preaggregator(
 
 
 @_with_parentheses
+def sanitizer(*, paper: str = "", source: str = "", evidence: str = "") -> Callable[[F], F]:
+    """Enter a sanitizer: it returns a `Cleaned`, which samples of a client's are kept and how suspect each is.
+
+    It never learns which are poisoned. Of a class of which nothing would be left the least suspect sample is kept.
+    """
+    return _decorator("sanitizer", paper=paper, source=source, evidence=evidence)
+
+
+@_with_parentheses
 def monitor(*, paper: str = "", source: str = "", evidence: str = "") -> Callable[[F], F]:
     """Enter a monitor: it is shown each round that was aggregated and returns an `Alarm`, or None.
 

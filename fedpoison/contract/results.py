@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedpoison.contract.entry import Entry
-from fedpoison.types import Chosen, Noisy
+from fedpoison.types import Chosen, Cleaned, Noisy
 
 _UNIT = 1e-6
 """How far the sum of weights may be from 1, relative to the sum of their sizes if that is more."""
@@ -79,6 +79,20 @@ def as_losses(entry: Entry, result: Any, samples: int) -> Tensor:
     if torch.is_grad_enabled() and not result.requires_grad:
         raise entry.fault("must return losses that follow from the logits, and theirs have no gradient")
     return result
+
+
+def as_cleaned(entry: Entry, result: Any, samples: int) -> tuple[Tensor, Tensor]:
+    """Which samples [samples] are kept, and how suspect each is."""
+    if not isinstance(result, Cleaned):
+        raise entry.fault(f"must return Cleaned, not {_kind(result)}")
+    keep, suspicion = as_tensor(entry, result.keep, "in Cleaned.keep"), as_tensor(entry, result.suspicion, "in Cleaned")
+    if keep.shape != (samples,) or keep.dtype != torch.bool:
+        raise entry.fault(
+            f"must say of {samples} samples whether each is kept, not {tuple(keep.shape)} of {keep.dtype}"
+        )
+    if suspicion.shape != (samples,) or not suspicion.is_floating_point() or suspicion.isnan().any():
+        raise entry.fault(f"must say by a number how suspect each of {samples} samples is")
+    return keep, suspicion.double()
 
 
 def as_samples(entry: Entry, result: Any, images: Tensor, labels: Tensor, how: str = "") -> tuple[Tensor, Tensor]:

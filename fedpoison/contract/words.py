@@ -78,6 +78,15 @@ WORDS: dict[str, dict[str, Word]] = {
         ),
     },
     "preaggregator": _ROWS,
+    "sanitizer": {
+        "images": Word("[samples, ...]", "one client's samples, as it has them", "data", lent=True),
+        "labels": Word("[samples] int64", "their labels", "data", lent=True),
+        "n_classes": Word("int", "how many classes there are", "data"),
+        "features": Word("[samples, d] float64", "what the global model's last linear layer sees of them", "net"),
+        "logits": Word("[samples, classes] float64", "what the global model makes of them", "net"),
+        "say": Word("str -> None", "put a remark among the round's events", "round"),
+        "rng": Word("torch.Generator", "this client's stream in this round", "streams"),
+    },
     "monitor": {
         "update": Word("[d]", "the round's aggregate, before the server's optimizer", "defence", lent=True),
         "norms": Word(

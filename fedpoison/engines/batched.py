@@ -116,14 +116,17 @@ class Batched:
         return [share for local, _, places in alike for share in self._stacks(plan, places, local, workers)]
 
     def _stacks(self, plan: Plan, places: list[int], local: Local, workers: int) -> list[list[int]]:
-        federation = self._federation
-        steps = {i: local.step_count(len(federation.shard(plan.tasks[i].client))) for i in places}  # poisoned too
+        steps = {place: local.step_count(self._samples(plan.tasks[place])) for place in places}
         order = sorted(places, key=lambda place: -steps[place])
         size = self._slots
         if order and not self._net.has_pictures:  # no more turns than needed, and all workers busy in each
             turns = -(-len(order) // (size * workers))
             size = -(-len(order) // (turns * workers))
         return [order[start : start + size] for start in range(0, len(order), size)]
+
+    def _samples(self, task: Task) -> int:
+        """How many a task trains on; a poisoned shard, which may take long to make, is as large as the clean one."""
+        return len(self._federation.shard(task.client)) if task.kept is None else len(task.kept)
 
     def _like(self, plan: Plan, task: Task) -> tuple[Local, int]:
         """How a task is trained, and how wide its batches are."""
@@ -160,7 +163,7 @@ def _slots(model: nn.Module, federation: Federation, local: Local) -> int:
 
 def _shards(federation: Federation, plan: Plan) -> list[Shard]:
     federation.poison(task.client for task in plan.tasks if task.poisoned)
-    return [federation.shard(task.client, task.poisoned) for task in plan.tasks]
+    return [task.shard(federation) for task in plan.tasks]
 
 
 @torch.no_grad()

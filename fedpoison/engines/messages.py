@@ -20,18 +20,23 @@ from fedpoison.types import Drill, Event, LocalUpdates, Params
 
 def asking(node: int, params: Params, plan: Plan, experiment: str) -> Message:
     """Ask a node to train what the plan holds; `experiment` is what its world is made from."""
-    drills = [task.drill for task in plan.tasks]
-    masks = {f"mask.{i}": Array(d.mask.numpy()) for i, d in enumerate(drills) if d and d.mask is not None}
-    arrays = ArrayRecord({"params": Array(params.numpy()), **masks})
+    arrays = ArrayRecord({"params": Array(params.numpy()), **_arrays(plan)})
     config = ConfigRecord({"experiment": experiment, "plan": json.dumps(_told(plan))})
     content = RecordDict({"arrays": arrays, "config": config})
     return Message(content, node, MessageType.TRAIN, group_id=str(plan.round))
 
 
 def _told(plan: Plan) -> dict[str, Any]:
-    """A plan as JSON has it, without the masks of its drills."""
-    tasks = [replace(t, drill=replace(t.drill, mask=None) if t.drill else None) for t in plan.tasks]
+    """A plan as JSON has it, without tensors."""
+    tasks = [replace(t, kept=None, drill=replace(t.drill, mask=None) if t.drill else None) for t in plan.tasks]
     return asdict(replace(plan, tasks=tuple(tasks)))
+
+
+def _arrays(plan: Plan) -> dict[str, Array]:
+    """The tensors of a plan, by what they are and the place of their task."""
+    found = {f"kept.{place}": task.kept for place, task in enumerate(plan.tasks)}
+    found |= {f"mask.{place}": task.drill.mask for place, task in enumerate(plan.tasks) if task.drill}
+    return {name: Array(tensor.numpy()) for name, tensor in found.items() if tensor is not None}
 
 
 def who_are_you(node: int) -> Message:
@@ -97,9 +102,10 @@ def client_app(engine_of: Callable[[str], Engine]) -> ClientApp:
 def _plan(text: str, arrays: ArrayRecord) -> Plan:
     table, tasks = json.loads(text), []
     for place, task in enumerate(table["tasks"]):
-        name, drill = f"mask.{place}", task.pop("drill")
-        mask = torch.from_numpy(arrays[name].numpy()) if name in arrays else None
-        tasks.append(Task(**task, drill=Drill(**{**drill, "mask": mask}) if drill else None))
+        names, drill = (f"kept.{place}", f"mask.{place}"), task["drill"]
+        kept, mask = (torch.from_numpy(arrays[name].numpy()) if name in arrays else None for name in names)
+        drill = Drill(**{**drill, "mask": mask}) if drill else None
+        tasks.append(Task(**{**task, "drill": drill, "kept": kept}))
     return Plan(**{**table, "tasks": tuple(tasks)})
 
 

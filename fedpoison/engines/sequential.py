@@ -26,7 +26,7 @@ class Sequential:
         updates = params.new_empty(len(plan.tasks), len(params))
         with using(1):
             for row, task in enumerate(plan.tasks):
-                shard, stream = self._federation.shard(task.client, task.poisoned), plan.batch_stream(task)
+                shard, stream = task.shard(self._federation), plan.batch_stream(task)
                 local, augment = plan.settings(self._local, task), self._federation.augment
                 updates[row] = train_client(self._model, params, shard, stream, local, augment, task.drill)
         return Trained(updates, untouched(self._federation, plan))

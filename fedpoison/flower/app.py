@@ -11,7 +11,7 @@ from fedpoison.engines import grids
 from fedpoison.engines.messages import client_app
 from fedpoison.report.pivot import pivot
 from fedpoison.runs.running import run
-from fedpoison.runs.simulation import trainer
+from fedpoison.runs.world import trainer
 
 client = client_app(trainer)
 """The ClientApp: its node's partition, trained by the batched engine."""

@@ -26,12 +26,19 @@ DETECTION = {
     "malicious_weight": "malicious_weight",
 }
 """Of the detection of attackers, with what a record calls them."""
+SANITISED = {
+    "sanitised_removed": "removed",
+    "sanitised_precision": "precision",
+    "sanitised_recall": "recall",
+    "sanitised_clean_lost": "clean_lost",
+}
+"""Of what honest clients take out of their samples, with what a record calls it."""
 SCORES = (*MODEL, "asr", "asr_untriggered", "target_success", *VALIDATION)
 """What an evaluation gives."""
 SPREAD = ("distance_to_honest_mean", "kappa", "heterogeneity", "angle_to_honest_mean", "rejection_skew")
 """Of a round's updates."""
 METRICS = (
-    *("accuracy", "attack_success", *SCORES[1:], *SPREAD, *DETECTION, *(f"clean_{name}" for name in MODEL)),
+    *("accuracy", "attack_success", *SCORES[1:], *SPREAD, *DETECTION, *SANITISED, *(f"clean_{name}" for name in MODEL)),
     *("clean_success", *DAMAGE),
 )
 """Of a round; attack_success is asr, or target_success where there is no trigger."""

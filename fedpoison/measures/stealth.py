@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from fedpoison.attacks.data.features import features
 from fedpoison.common.parallel import in_parallel
 from fedpoison.measures.rounds import auroc
+from fedpoison.models.features import features
 from fedpoison.types import Images, Labels
 
 Features = Float[Tensor, "samples d"]

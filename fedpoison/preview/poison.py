@@ -19,7 +19,7 @@ from fedpoison.data import Dataset
 from fedpoison.preview.detection import Detection, detections
 from fedpoison.preview.split import split_key, split_title, with_options
 from fedpoison.round import World
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 from fedpoison.types import Images, Labels
 
 _CRAFTED, _CRAFTED_WITH_NETS = 20, 2

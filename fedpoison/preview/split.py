@@ -26,7 +26,7 @@ from fedpoison.config.config import Config
 from fedpoison.config.sweep import Experiment
 from fedpoison.contract.component import Component
 from fedpoison.data.reading import Reading
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 
 _SHOWN = 40
 """Clients that a table or the ticks of a picture have room for; of more, the table shows the extremes."""

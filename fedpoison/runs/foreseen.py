@@ -65,7 +65,7 @@ def unchanged(config: Config, world: World) -> list[str]:
     if not config.malicious or data is None or "surrogate" in data.entry.asks:
         return []
     clients = sorted(world.threat.fixed_ids) or range(federation.clients)
-    if any(federation.shard(client, poisoned=True).touched for client in clients):  # mostly the first is
+    if any(federation.shard(client, poisoned=True).poison.any() for client in clients):  # mostly the first is
         return []
     named = ", ".join(map(str, clients[:_LISTED])) + (", …" if len(clients) > _LISTED else "")
     whom = "malicious clients" if config.threat.actor == "client" else "clients that it is done at"

@@ -13,7 +13,7 @@ from fedpoison.common.dotted import differing, flatten
 from fedpoison.common.errors import ConfigError
 from fedpoison.common.schedule import last_round
 from fedpoison.contract.vocabulary import PHASES, Record
-from fedpoison.measures.metrics import DAMAGE, DETECTION, METRICS, MODEL, SCORES, SPREAD, worth
+from fedpoison.measures.metrics import DAMAGE, DETECTION, METRICS, MODEL, SANITISED, SCORES, SPREAD, worth
 from fedpoison.runs.files import RunFiles
 from fedpoison.runs.happened import happened, unattacked, unlearned
 from fedpoison.runs.versions import Told, told
@@ -173,6 +173,7 @@ def _row(record: Record, clean: Record | None, comparable: bool) -> dict[str, An
         **{name: record.get(name) for name in (*SCORES, *SPREAD)},  # runs of older versions have fewer
         "attack_success": _success(record),
         **{name: record["detection"][recorded] for name, recorded in DETECTION.items()},
+        **{name: (record.get("sanitised") or {}).get(recorded) for name, recorded in SANITISED.items()},
         "malicious": len(record["malicious"]),
         "over_budget": record["over_budget"],
         "skipped": record["skipped"],

@@ -10,7 +10,7 @@ from fedpoison.common import parallel
 from fedpoison.config.config import Config
 from fedpoison.round import play
 from fedpoison.runs.running import Job
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 
 _SECONDS = 4.0
 """What a probe may take, after its first run."""

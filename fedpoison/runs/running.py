@@ -24,7 +24,8 @@ from fedpoison.runs.files import replace_file
 from fedpoison.runs.foreseen import foreseen, unchanged
 from fedpoison.runs.frame import Runs
 from fedpoison.runs.records import RunFolder
-from fedpoison.runs.simulation import EDITED, build, simulate
+from fedpoison.runs.simulation import EDITED, simulate
+from fedpoison.runs.world import build
 
 Watcher = Callable[[int, Record], None]
 """Is told a run's number and each of its records."""

@@ -34,7 +34,7 @@ from fedpoison.measures.metrics import QUALITY, TWO_CLASSES, spelled, worth
 from fedpoison.runs.files import replace_file
 from fedpoison.runs.records import RunFolder
 from fedpoison.runs.running import Job
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 
 Setting = Mapping[str, Any]
 """Dotted keys of the configuration and the values that are tried."""

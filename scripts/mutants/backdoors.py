@@ -81,7 +81,7 @@ MUTANTS = [
         "self.trigger(images, self.own[: len(turns)])",
         BACKDOORS,
     ),
-    ("triggers move with the picture", "runs/simulation.py", "front, config.stamps_last)", "front)", BACKDOORS),
+    ("triggers move with the picture", "runs/world.py", "front, config.stamps_last)", "front)", BACKDOORS),
     (
         "the hash does not tell when triggers are set",
         "config/config.py",

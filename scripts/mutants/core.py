@@ -522,7 +522,7 @@ MUTANTS = [
         "np.ones((count, 1), dtype=np.int64) if self.flip",
         FEDERATION,
     ),
-    ("attackers' accuracy counts as a client's", "runs/simulation.py", "if i not in malicious]", "]", FEDERATION),
+    ("attackers' accuracy counts as a client's", "runs/world.py", "if i not in malicious]", "]", FEDERATION),
     (
         "the worst decile is the worst client",
         "measures/evaluation.py",
@@ -679,7 +679,7 @@ MUTANTS = [
         "options |= {k: options[k]",
         TABLES,
     ),
-    ("an edited table is not read anew", "runs/simulation.py", "json.dumps(chosen.digests)", '""', USERCODE),
+    ("an edited table is not read anew", "runs/world.py", "json.dumps(chosen.digests)", '""', USERCODE),
     (
         "an edited rule runs its old code",
         "contract/usercode.py",
@@ -702,7 +702,7 @@ MUTANTS = [
         "False",
         USERCODE,
     ),
-    ("a loader draws what it will", "runs/simulation.py", ', Stream(0, "data"))', ")", USERCODE),
+    ("a loader draws what it will", "runs/world.py", ', Stream(0, "data"))', ")", USERCODE),
     ("a rule draws what it will", "server.py", "with defence.drawing(situation.stream):", "if True:", USERCODE),
     ("modules draw what they will", "contract/usercode.py", 'drawing_from(Stream(0, "code")), ', "", USERCODE),
     ("blocks draw in any order", "defences/defence.py", "if before and drawn() != before:", "if False:", USERCODE),

@@ -106,7 +106,7 @@ MUTANTS = (
         "masks do not travel",
         "engines/messages.py",
         'Drill(**{**drill, "mask": mask})',
-        'Drill(**{**drill, "mask": None})',
+        'Drill(**{**drill, "mask": None and mask})',
         TRAINING,
     ),
 )

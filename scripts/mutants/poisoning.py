@@ -14,7 +14,7 @@ MUTANTS = [
     ),
     (
         "an outsider's clients are left out of the clients' accuracy",
-        "runs/simulation.py",
+        "runs/world.py",
         'threat.fixed_ids if threat.actor == "client" else frozenset[int]()',
         "threat.fixed_ids",
         POISONING,
@@ -43,14 +43,14 @@ MUTANTS = [
     ("the attacker's net keeps training", "attacks/poisoning.py", "else own).eval()", "else own)", POISONING),
     (
         "test samples do not pass the frozen front",
-        "runs/simulation.py",
+        "runs/world.py",
         "found.through(front) if found else None",
         "found",
         POISONING,
     ),
     (
         "new last layers are the old ones",
-        "runs/simulation.py",
+        "runs/world.py",
         "cold[-len(params) :] if warm.fresh else params",
         "params",
         POISONING,

@@ -18,7 +18,7 @@ from fedpoison.config.config import parse
 from fedpoison.contract.lookup import entries, find
 from fedpoison.data import Dataset
 from fedpoison.data.augment import Augment
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 from fedpoison.types import Planted
 
 LABELS = torch.arange(5).repeat(20)

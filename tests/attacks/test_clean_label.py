@@ -12,7 +12,6 @@ from torch.nn.functional import cross_entropy
 from fedpoison.attacks.data.badnets import stamp
 from fedpoison.attacks.data.bullseye_polytope import off_centre
 from fedpoison.attacks.data.feature_collision import backward_step, collide
-from fedpoison.attacks.data.features import features
 from fedpoison.attacks.data.hidden_trigger import pair
 from fedpoison.attacks.data.label_consistent import mark
 from fedpoison.attacks.data.perturbing import adam, norms, pgd, within_l2, within_linf
@@ -21,8 +20,10 @@ from fedpoison.attacks.data.witches_brew import DECAYS, mismatch, slope
 from fedpoison.common import parallel
 from fedpoison.config.config import parse
 from fedpoison.contract.lookup import find, left_out
+from fedpoison.models.features import features
 from fedpoison.round import play
-from fedpoison.runs.simulation import build, simulate
+from fedpoison.runs.simulation import simulate
+from fedpoison.runs.world import build
 
 TARGETED = ["feature_collision", "bullseye_polytope", "witches_brew"]
 CLEAN_LABEL = [*TARGETED, "hidden_trigger", "label_consistent", "adversarial_poisoning", "noisy_samples"]

@@ -20,7 +20,7 @@ from fedpoison.contract.lookup import find
 from fedpoison.data import Dataset
 from fedpoison.data.digits import digits
 from fedpoison.round import play
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 
 LABELS = torch.arange(10).repeat(20)
 LABEL_FLIP, BADNETS = find("data_attack", "label_flip"), find("data_attack", "badnets")

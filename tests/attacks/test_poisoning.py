@@ -19,7 +19,8 @@ from fedpoison.models import frozen
 from fedpoison.models.vector import flatten
 from fedpoison.round import play
 from fedpoison.runs.running import Job
-from fedpoison.runs.simulation import build, simulate
+from fedpoison.runs.simulation import simulate
+from fedpoison.runs.world import build
 
 FLIP = {"name": "label_flip", "source": 5, "target": 7}
 

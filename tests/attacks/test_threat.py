@@ -23,7 +23,7 @@ from fedpoison.contract.vocabulary import Record
 from fedpoison.defences.defence import Defence
 from fedpoison.round import State, World, play
 from fedpoison.runs.running import Job
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 from fedpoison.types import ClientIds, Update, Updates
 from fedpoison.types import State as Memory
 

@@ -19,7 +19,8 @@ from fedpoison.contract.vocabulary import Record
 from fedpoison.models.vector import flatten
 from fedpoison.round import State, World, play
 from fedpoison.runs.foreseen import foreseen
-from fedpoison.runs.simulation import build, simulate
+from fedpoison.runs.simulation import simulate
+from fedpoison.runs.world import build
 from fedpoison.types import Drill
 
 TABLE: dict[str, Any] = {

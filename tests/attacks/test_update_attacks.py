@@ -13,7 +13,7 @@ from fedpoison.config.config import parse
 from fedpoison.config.sweep import load
 from fedpoison.round import play
 from fedpoison.runs.running import Job
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 from fedpoison.types import Verdict
 
 DTYPES = [torch.float32, torch.float64]

@@ -19,7 +19,8 @@ from fedpoison.defences.rows import Rows
 from fedpoison.models.vector import check_net
 from fedpoison.runs import records
 from fedpoison.runs.running import Job
-from fedpoison.runs.simulation import build, simulate
+from fedpoison.runs.simulation import simulate
+from fedpoison.runs.world import build
 from fedpoison.types import Norms, Update, Updates, Weights
 
 FUNCTIONS = '''

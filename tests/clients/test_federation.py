@@ -21,7 +21,7 @@ from fedpoison.measures.evaluation import Evaluator
 from fedpoison.models.inputs import Normalise
 from fedpoison.models.vector import flatten
 from fedpoison.round import play
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 
 
 def dataset(samples: int = 100) -> Dataset:

@@ -11,7 +11,7 @@ from fedpoison.clients.training import ClientMomentum, Local, Rates, Task
 from fedpoison.common.errors import ConfigError
 from fedpoison.config.config import parse
 from fedpoison.round import play
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 
 
 def table(rounds: int = 3, **clients: Any) -> dict[str, Any]:

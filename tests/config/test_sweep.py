@@ -210,7 +210,7 @@ def test_a_configuration_is_a_source_too() -> None:
 
 
 def test_an_unknown_override_is_refused() -> None:
-    instead = "there is no such key; did you mean 'aggregator'? the keys are aggregator, base, f, monitors, pre"
+    instead = "there is no such key; did you mean 'aggregator'? the keys are aggregator, base, client, f, monitors, pre"
     assert problems(table(), {"defence.agregator": "krum"}) == [f"defence.agregator: {instead}"]
     assert problems(table(), {"rounds.x": 3}) == ["rounds.x: rounds is 3, which has no keys"]
 

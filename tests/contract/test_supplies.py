@@ -17,7 +17,7 @@ from fedpoison.common.seeding import Stream
 from fedpoison.config.config import ConfigError, parse
 from fedpoison.models.vector import flatten, layers_of
 from fedpoison.round import play
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 from fedpoison.types import Base, Chosen, Gram, Layer, Noisy, Norms, Probe, Sizes, Update, Updates, Weights
 
 RULES = '''

@@ -23,7 +23,8 @@ from fedpoison.contract.lookup import find
 from fedpoison.defences.situation import Situation
 from fedpoison.linalg.blocks import GROUP
 from fedpoison.runs.running import _elsewhere
-from fedpoison.runs.simulation import EDITED, build, simulate, trainer
+from fedpoison.runs.simulation import EDITED, simulate
+from fedpoison.runs.world import build, trainer
 
 RULE = """
 from fedpoison import aggregator
@@ -321,7 +322,7 @@ from pathlib import Path
 from fedpoison.common import parallel
 from fedpoison.config.config import parse
 from fedpoison.round import play
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 
 def outcome(table, seed, workers):
     torch.manual_seed(seed)

@@ -20,7 +20,7 @@ from fedpoison.contract.lookup import entries
 from fedpoison.contract.vocabulary import GOALS, SAMPLES, Record
 from fedpoison.data import Dataset
 from fedpoison.round import play
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 from fedpoison.types import Verdict
 
 ROOT = Path(__file__).parents[2]

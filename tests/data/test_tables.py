@@ -16,7 +16,7 @@ from fedpoison.contract.lookup import entries
 from fedpoison.data import Dataset, text, uci
 from fedpoison.data.store import file_of, stored
 from fedpoison.data.tables import from_frames, split
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 
 FRAME = pl.DataFrame(
     {

@@ -19,7 +19,7 @@ from fedpoison.common.seeding import Stream
 from fedpoison.config.config import parse
 from fedpoison.defences.aggregators.flame import cosine_distances, linked_majority
 from fedpoison.round import play
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 from fedpoison.types import Probe
 
 seeds = settings(derandomize=True, deadline=None, max_examples=20)

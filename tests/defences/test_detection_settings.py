@@ -12,7 +12,7 @@ from torch import Tensor
 from fedpoison import Verdict, aggregate, craft
 from fedpoison.config.config import parse
 from fedpoison.round import play
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 
 RULES = ("fltrust", "foolsgold", "signguard", "clipped_clustering", "alignins", "freqfed")
 

@@ -21,7 +21,7 @@ from fedpoison.config.sweep import load
 from fedpoison.defences.aggregators.lfighter import two_means
 from fedpoison.round import play
 from fedpoison.runs.running import Job
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 from fedpoison.types import Layer
 
 seeds = settings(derandomize=True, deadline=None, max_examples=20)

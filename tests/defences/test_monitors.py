@@ -23,7 +23,8 @@ from fedpoison.defences.monitoring import Watch, watch
 from fedpoison.defences.monitors.norm_jump import norm_jump
 from fedpoison.defences.situation import Situation
 from fedpoison.round import State, play
-from fedpoison.runs.simulation import build, simulate
+from fedpoison.runs.simulation import simulate
+from fedpoison.runs.world import build
 from fedpoison.server import Server
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from fedpoison.common.errors import ConfigError
 from fedpoison.common.seeding import Stream
 from fedpoison.config.config import parse
 from fedpoison.round import play
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 from fedpoison.types import Gram, Update, Weights
 
 RULES = '''

@@ -23,7 +23,7 @@ from fedpoison.engines import grids
 from fedpoison.engines.in_process import InProcessGrid
 from fedpoison.engines.messages import asking, client_app
 from fedpoison.round import State, play
-from fedpoison.runs.simulation import build, trainer
+from fedpoison.runs.world import build, trainer
 
 TABLE: dict[str, Any] = {
     "name": "tiny",

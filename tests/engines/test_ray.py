@@ -21,7 +21,7 @@ from fedpoison.engines import cluster
 from fedpoison.engines import ray as ray_engine
 from fedpoison.engines.cluster import connected
 from fedpoison.round import State, play
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 
 TABLE = {
     "name": "tiny",

@@ -21,7 +21,7 @@ from fedpoison.data.digits import digits
 from fedpoison.models.dropout import with_streams
 from fedpoison.models.vector import check_net, flatten, load, travelling
 from fedpoison.round import play
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 
 SHAPE = (1, 8, 8)
 

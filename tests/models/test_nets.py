@@ -18,7 +18,7 @@ from fedpoison.measures.evaluation import Evaluator
 from fedpoison.models.dropout import StreamDropout, set_stream, with_streams
 from fedpoison.models.vector import check_net, flatten
 from fedpoison.round import play
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 
 
 def net(

@@ -23,7 +23,7 @@ from fedpoison.preview import figure as poison_figure
 from fedpoison.preview import poison
 from fedpoison.preview.poison import Poisoned, Poisoning, poisonings
 from fedpoison.preview.table import pictures, tables, token_window
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 
 BADNETS = {"name": "badnets", "target": 3, "size": 2}
 FLIP = {"name": "label_flip", "source": 5, "target": 7}

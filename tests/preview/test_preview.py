@@ -14,7 +14,7 @@ import torch
 from fedpoison import cli
 from fedpoison.config.sweep import load
 from fedpoison.preview.split import Split, draw, save, splits
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 
 
 def table(**changes: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from fedpoison.common.errors import ConfigError
 from fedpoison.config.config import Config, parse
 from fedpoison.contract.lookup import entries
 from fedpoison.data import Dataset
-from fedpoison.runs.simulation import build
+from fedpoison.runs.world import build
 from fedpoison.types import Mixing, Update, Updates
 
 TABLE: dict[str, Any] = {

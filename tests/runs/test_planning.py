@@ -20,8 +20,8 @@ from fedpoison.config.choice import parse_assignment
 from fedpoison.config.sweep import load
 from fedpoison.runs.planning import plan
 from fedpoison.runs.running import Job
-from fedpoison.runs.simulation import build
 from fedpoison.runs.watching import look
+from fedpoison.runs.world import build
 
 ROOT = Path(__file__).parents[2]
 

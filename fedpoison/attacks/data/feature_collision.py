@@ -5,11 +5,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fedpoison.attacks.data.features import features
 from fedpoison.attacks.data.perturbing import gradient
 from fedpoison.attacks.data.relabelling import draw
 from fedpoison.attacks.data.victims import Place, aim_at_one, check_classes
 from fedpoison.contract.registry import data_attack
+from fedpoison.models.features import features
 from fedpoison.types import Count, Images, Labels, NotNegative, Positive, Share, Victims
 
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from fedpoison.attacks.data.badnets import Position, misplaced, stamp
-from fedpoison.attacks.data.features import features
 from fedpoison.attacks.data.perturbing import gradient, within_linf
 from fedpoison.attacks.data.relabelling import draw
 from fedpoison.attacks.data.victims import check_classes
 from fedpoison.contract.registry import data_attack
+from fedpoison.models.features import features
 from fedpoison.types import Count, Images, Labels, Positive, Share
 
 

@@ -1,0 +1,228 @@
+"""The world of a run from its configuration: data, net, federation, attackers, engine, defence."""
+
+import json
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedpoison.attacks.drilling import Drills
+from fedpoison.attacks.poisoning import Poison, Surrogate, aim_of
+from fedpoison.attacks.threat import Threat
+from fedpoison.clients.cleaning import Cleaner
+from fedpoison.clients.criterion import Criterion
+from fedpoison.clients.drills import Gradients
+from fedpoison.clients.federation import Federation
+from fedpoison.clients.training import Engine, Recipe
+from fedpoison.common.seeding import Stream, drawing_from
+from fedpoison.config.config import Config, parse
+from fedpoison.contract.component import Component
+from fedpoison.data import Dataset
+from fedpoison.measures.evaluation import Evaluator, RootProbe
+from fedpoison.models import frozen
+from fedpoison.models.dropout import with_streams
+from fedpoison.models.inputs import Normalise
+from fedpoison.models.vector import check_net, flatten, layers_of, load
+from fedpoison.round import State, World
+from fedpoison.runs.records import load_params
+from fedpoison.types import Params
+
+
+def build(config: Config) -> tuple[World, State]:
+    """The world of a run and the state before its first round. ValueError if the parts do not fit."""
+    dataset = _dataset(config.data.dataset)
+    net, params, front = _net(config, dataset)
+    if misfits := config.defence.chain.misfits(layers_of(net)):
+        raise ValueError("; ".join(misfits))
+    threat = _threat(config, dataset)
+    data, count = config.data, config.clients.count
+    if data.augment and len(dataset.input_shape) != 3:
+        raise ValueError(f"data.augment is for pictures, these samples have shape {dataset.input_shape}")
+    if data.augment and front:
+        raise ValueError("data.augment changes samples at every step, and warm_start.train_last sees each but once")
+    seen = frozen.seen_through(front, dataset) if front else dataset
+    poison, aim = None, None
+    if threat.data:
+        fixed, epochs = tuple(sorted(threat.fixed_ids)), config.threat.surrogate
+        surrogate = Surrogate(front, net, params, seen, config.clients.local, epochs, config.seed)
+        poison = Poison(threat.data, dataset, config.seed, fixed, surrogate, front, config.stamps_last)
+        found = aim_of(threat.data, dataset)
+        aim = found.through(front) if found else None
+    federation = Federation(
+        seen,
+        data.partition.step,
+        count,
+        config.seed,
+        poison,
+        root=data.root.samples if data.root else 0,
+        validation=data.validation_samples(len(dataset.train_labels)),
+        held_out=config.clients.held_out,
+        augment=data.augment,
+    )
+    malicious = threat.fixed_ids if threat.actor == "client" else frozenset[int]()
+    honest = [federation.held_out(i) for i in range(count) if i not in malicious]
+    engine, engine_options = config.engine.step
+    drills = None
+    if threat.training:
+        gradients = Gradients(net, federation, Criterion(config.clients.local.loss.step))
+        drills = Drills(threat.training, config.clients.local, layers_of(net), gradients, config.seed)
+    world = World(
+        cleaner=_cleaner(config, net, front, federation),
+        seed=config.seed,
+        rounds=config.rounds,
+        evaluate_every=config.evaluate_every,
+        per_round=config.clients.cohort,
+        f=config.f,
+        local=config.clients.local,
+        momentum=config.clients.momentum,
+        dropout=config.clients.dropout,
+        late=config.clients.late,
+        server=config.server,
+        federation=federation,
+        threat=threat,
+        engine=engine.call(
+            {"model": net, "federation": federation, "local": config.clients.local, "recipe": _recipe(config)},
+            engine_options,
+        ),
+        defence=config.defence.chain,
+        evaluator=Evaluator(net, seen, aim, federation.validation, honest),
+        layers=layers_of(net),
+        probe=RootProbe(net, federation.root) if data.root else None,
+        drills=drills,
+        monitors=tuple(watch.watch for watch in config.defence.monitors),
+    )
+    return world, State(round=0, params=params, previous=torch.zeros_like(params))
+
+
+def _cleaner(config: Config, net: nn.Module, front: nn.Module | None, federation: Federation) -> Cleaner | None:
+    """What honest clients clean their samples with, if they do; ValueError if the net has nothing to offer for it."""
+    chosen = config.defence.client
+    if not chosen.sanitize:
+        return None
+    looking = [step.name for step in chosen.sanitize if "features" in step.entry.asks]
+    if looking and front is None and sum(bool([*m.parameters(recurse=False)]) for m in net.modules()) < 2:
+        raise ValueError(f"{looking[0]} looks at what a net's last layer sees, and this one has no layer before it")
+    steps = tuple(step.step for step in chosen.sanitize)
+    return Cleaner(steps, chosen.every, chosen.start, net, federation, config.seed)
+
+
+def _net(config: Config, dataset: Dataset) -> tuple[nn.Module, Params, nn.Module | None]:
+    """The net that is trained, its parameters before the first round, and the frozen net in front of it, if any."""
+    entry, options = config.model.step
+    stream = Stream(config.seed, "model")
+    with drawing_from(stream):  # alone, for clients in other threads may be drawing
+        torch.manual_seed(stream.integer())
+        shown = {"input_shape": dataset.input_shape, "n_classes": dataset.n_classes, "vocabulary": dataset.vocabulary}
+        net = _prepared(entry.call(shown, options), config, dataset)
+        check_net(net, dataset.input_shape, dataset.n_classes, dataset.vocabulary)
+    warm, cold = config.warm_start, flatten(net)
+    if not (warm and warm.file):
+        return net, cold, None
+    trained = load_params(Path(warm.file), cold)
+    if not warm.train_last:
+        return net, trained, None
+    load(net, trained)
+    front, end = frozen.split(net, warm.train_last)
+    params = flatten(end)
+    return end, cold[-len(params) :] if warm.fresh else params, front
+
+
+def _recipe(config: Config) -> Recipe | None:
+    """What a client's training depends on, as text; files of the user's are named by their whole path."""
+    table, stack = config.table(), config.engine.step[1].get("stack")
+    kept = ["name", "seed", "rounds", "data", "model", "clients", "threat"]
+    kept += ["warm_start"] if config.warm_start and config.warm_start.file else []
+    table = {name: table[name] for name in kept}
+    table["engine"] = {"name": "batched", **({"stack": stack} if stack else {})}
+    if any(component.given for key, component in config.components.items() if key.partition(".")[0] in kept):
+        return None  # other processes have not got it
+    digests = {key: digest for key, digest in config.digests.items() if key.partition(".")[0] in kept}
+    return Recipe(json.dumps({"experiment": table, "digests": digests}), trainer)
+
+
+_building = threading.Lock()
+"""A net is built and tried out with torch's global generator: two threads at it would disturb each other."""
+
+
+def trainer(text: str) -> Engine:
+    """The engine that a recipe's text stands for, built once."""
+    with _building:
+        return _trainer(text)
+
+
+@lru_cache(maxsize=2)
+def _trainer(text: str) -> Engine:
+    given = json.loads(text)
+    config = parse(given["experiment"])
+    if config.digests != given["digests"]:
+        raise ValueError(f"here the user's files are {config.digests}, where it was started {given['digests']}")
+    return build(config)[0].engine
+
+
+def _prepared(net: Any, config: Config, dataset: Dataset) -> Any:
+    """The net with its dropout drawn from streams, behind a layer that normalises if the data say so.
+
+    Triggers are so set in the plain picture.
+    """
+    chosen = config.data.normalise
+    if not isinstance(net, nn.Module):
+        return net
+    net = with_streams(net)
+    if chosen is None:
+        return net
+    if dataset.vocabulary is not None:
+        raise ValueError("data.normalise is for numbers, and these samples are tokens")
+    if len(chosen.mean) != dataset.input_shape[0]:
+        raise ValueError(f"data.normalise has {len(chosen.mean)} means for samples of shape {dataset.input_shape}")
+    layers = net if type(net) is nn.Sequential else [net]
+    return nn.Sequential(Normalise(chosen.mean, chosen.std, dataset.input_shape), *layers)
+
+
+def _threat(config: Config, dataset: Dataset) -> Threat:
+    threat, schedule = config.threat, config.threat.schedule.after(config.warm_rounds)
+    data, training, update = (c.step if c else None for c in (threat.data, threat.training, threat.update))
+    if data:
+        entry, options = data
+        problems = list(entry.tell("check", dataset.n_classes, **options)) if entry.check else []
+        if dataset.kind not in entry.samples:
+            problems.append(f"{entry.name} is for {' or '.join(entry.samples)}, and these samples are {dataset.kind}")
+        if problems:
+            raise ValueError("; ".join(problems))
+    fixed, clients = threat.draw == "fixed", config.clients.count
+    return Threat(
+        malicious=config.malicious,
+        draw=threat.draw,
+        knows=tuple(threat.knows),
+        data=data,
+        training=training,
+        update=update,
+        start=schedule.start,
+        end=schedule.end,
+        every=schedule.every,
+        at=tuple(schedule.at or ()),
+        clients=clients,
+        sybils=threat.sybils,
+        actor=threat.actor,
+        fixed_ids=Threat.draw_ids(Stream(config.seed, "malicious"), clients, config.malicious)
+        if fixed
+        else frozenset(),
+    )
+
+
+def _dataset(chosen: Component) -> Dataset:
+    """The data set that was chosen."""
+    entry, options = chosen.step
+    made = _loaded(entry.function, json.dumps(options, sort_keys=True), json.dumps(chosen.digests))
+    if not isinstance(made, Dataset):
+        what = "nothing" if made is None else f"a {type(made).__name__}"
+        raise entry.fault(f"must return a Dataset, and returns {what}")
+    return made
+
+
+@lru_cache(maxsize=2)
+def _loaded(load: Any, options: str, digests: str) -> Any:
+    """What a loader returns; `digests`: of the files that it reads, so that an edited one is read anew."""
+    return load.entry.call({}, json.loads(options), Stream(0, "data"))
