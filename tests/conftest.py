@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+import checked
 import pytest
-from jaxtyping import install_import_hook
 
-install_import_hook("fedpoison", "beartype.beartype")
+checked.install()
 
 
 @pytest.fixture(autouse=True, scope="session")

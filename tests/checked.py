@@ -1,0 +1,50 @@
+"""What jaxtyping's import hook puts above every function of the package: the same checks in a third of the time."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any, get_args
+
+import jaxtyping
+from beartype import beartype
+from jaxtyping import AbstractArray
+
+_jaxtyped = jaxtyping.jaxtyped
+_signatures: dict[tuple[Any, ...], Callable[..., Any]] = {}
+
+
+def install() -> None:
+    """Check every annotation in what is imported of the package from now on; the hook looks this name up."""
+    jaxtyping.jaxtyped = lambda typechecker: _checked
+    jaxtyping.install_import_hook("fedpoison", "beartype.beartype")
+
+
+def _checked(decorated: Any) -> Any:
+    """Types are checked once a call, and shapes are remembered where there are any."""
+    if inspect.isclass(decorated):
+        if dataclasses.is_dataclass(decorated) and "__init__" in vars(decorated):
+            decorated.__init__ = _checked(decorated.__init__)
+        return decorated
+    if "<locals>" in decorated.__qualname__ or inspect.isgeneratorfunction(decorated):
+        return _jaxtyped(decorated, typechecker=_made_once)
+    checked = beartype(decorated)
+    shapes = any(map(_has_shape, decorated.__annotations__.values()))
+    return _jaxtyped(checked, typechecker=None) if shapes else checked
+
+
+def _made_once(signature: Callable[..., Any]) -> Callable[..., Any]:
+    """A function inside another is made anew in each call, the check of its signature is not.
+
+    jaxtyping hands over an empty function with the signature of the one that is to be checked.
+    """
+    annotations = tuple(signature.__annotations__.items())
+    key = (signature.__module__, signature.__qualname__, signature.__code__, annotations)
+    if key not in _signatures:
+        _signatures[key] = beartype(signature)
+    return _signatures[key]
+
+
+def _has_shape(annotation: Any) -> bool:
+    if inspect.isclass(annotation) and issubclass(annotation, AbstractArray):
+        return True
+    return isinstance(annotation, str) or any(map(_has_shape, get_args(annotation)))
