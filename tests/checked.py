@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, ForwardRef, get_args
 
 import jaxtyping
 from beartype import beartype
@@ -20,15 +20,22 @@ def install() -> None:
 
 
 def _checked(decorated: Any) -> Any:
-    """Types are checked once a call, and shapes are remembered where there are any."""
+    """Types are checked once a call, and shapes are remembered where there are any; jaxtyping does the rest itself."""
     if inspect.isclass(decorated):
         if dataclasses.is_dataclass(decorated) and "__init__" in vars(decorated):
             decorated.__init__ = _checked(decorated.__init__)
         return decorated
-    if "<locals>" in decorated.__qualname__ or inspect.isgeneratorfunction(decorated):
+    annotations = decorated.__annotations__.values()
+    left = (
+        "<locals>" in decorated.__qualname__,  # made anew in each call
+        inspect.isgeneratorfunction(decorated),
+        any(_within(annotation, _is_name) for annotation in annotations),  # may be known to type checkers only
+        "warn" in decorated.__code__.co_names,  # beartype's frame would make the package the one that is warned
+    )
+    if any(left):
         return _jaxtyped(decorated, typechecker=_made_once)
     checked = beartype(decorated)
-    shapes = any(map(_has_shape, decorated.__annotations__.values()))
+    shapes = any(_within(annotation, _is_shape) for annotation in annotations)
     return _jaxtyped(checked, typechecker=None) if shapes else checked
 
 
@@ -44,7 +51,13 @@ def _made_once(signature: Callable[..., Any]) -> Callable[..., Any]:
     return _signatures[key]
 
 
-def _has_shape(annotation: Any) -> bool:
-    if inspect.isclass(annotation) and issubclass(annotation, AbstractArray):
-        return True
-    return isinstance(annotation, str) or any(map(_has_shape, get_args(annotation)))
+def _within(annotation: Any, asked: Callable[[Any], bool]) -> bool:
+    return asked(annotation) or any(_within(part, asked) for part in get_args(annotation))
+
+
+def _is_name(annotation: Any) -> bool:
+    return isinstance(annotation, str | ForwardRef)
+
+
+def _is_shape(annotation: Any) -> bool:
+    return inspect.isclass(annotation) and issubclass(annotation, AbstractArray)

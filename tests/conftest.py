@@ -3,9 +3,14 @@
 from collections.abc import Iterator
 
 import checked
+import making
 import pytest
 
 checked.install()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    making.few = "not exhaustive" in config.option.markexpr
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -487,7 +487,7 @@ def test_all_rules_of_a_file_are_checked(call: Callable[..., tuple[int, str, str
         ("krumm", "did you mean 'krum'?"),
         ("nowhere.py", "there is no file"),
         (f"{BROKEN}:nobody", "has no aggregator 'nobody'"),
-        (str(Path(__file__).parents[1] / "conftest.py"), "has no aggregator"),
+        (str(Path(__file__).parents[1] / "making.py"), "has no aggregator"),
     ],
 )
 def test_a_wrong_name_or_file_is_the_users_mistake(
