@@ -439,7 +439,7 @@ def test_an_embedding_in_a_stack_does_what_torch_does(padding: int | None) -> No
 
 
 @pytest.mark.parametrize("net_name", LAYERED)
-@pytest.mark.parametrize("stack", [2, 3])
+@pytest.mark.parametrize("stack", [pytest.param(2, marks=pytest.mark.exhaustive), 3])
 @pytest.mark.parametrize(
     "local",
     [

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from making import draws
 from torch import Tensor
 
 from fedpoison import aggregate
@@ -21,7 +22,7 @@ RULES = ("mean", "krum", "multi_krum", "trimmed_mean", "median", "geometric_medi
 LARGE = (1e3, 1e6, 1e12, 1e30)
 SIZES = ((3, 0), (4, 0), (5, 1), (6, 1), (11, 4), (24, 5), (25, 11))
 """(n, f) that every rule here can take, odd and even."""
-seeds = settings(derandomize=True, deadline=None, max_examples=25)
+seeds = draws(8, 25)
 
 
 def rows(n: int, d: int = 30, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:

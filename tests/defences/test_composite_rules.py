@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from making import draws
 from sklearn.cluster import HDBSCAN
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from fedpoison.round import play
 from fedpoison.runs.world import build
 from fedpoison.types import Probe
 
-seeds = settings(derandomize=True, deadline=None, max_examples=20)
+seeds = draws(6, 20)
 SIZES = ((1, 0), (2, 0), (3, 1), (4, 1), (8, 3), (11, 2), (25, 5))
 
 
@@ -225,7 +226,7 @@ def gas_by_definition(matrix: Tensor, f: int, groups: int, seed: int, base: Call
 @pytest.mark.parametrize(("n", "f"), [(3, 1), (4, 1), (8, 3), (11, 2), (25, 5)])
 @pytest.mark.parametrize("groups", [1, 7, 1000])
 @given(seed=st.integers(0, 999))
-@settings(seeds, max_examples=6)
+@draws(3, 6)
 def test_gas_equals_its_definition(n: int, f: int, groups: int, seed: int) -> None:
     matrix = rows(n, seed=seed)
     bases: dict[str, Callable[[Tensor], Tensor]] = {
@@ -240,10 +241,10 @@ def test_gas_equals_its_definition(n: int, f: int, groups: int, seed: int) -> No
 
 
 def unlike_in_a_few_coordinates() -> tuple[Tensor, Tensor]:
-    """Honest clients far apart in 5 of 400 coordinates; attackers between them there, and a little off elsewhere."""
-    honest = 0.1 * rows(16, 400)
-    honest[:, :5] += 20 * rows(16, 5, 1)
-    bad = torch.full((4, 400), 0.7, dtype=torch.float64)
+    """Honest clients far apart in 5 of 200 coordinates; attackers between them there, and a little off elsewhere."""
+    honest = 0.1 * rows(16, 200)
+    honest[:, :5] += 10 * rows(16, 5, 1)
+    bad = torch.full((4, 200), 0.7, dtype=torch.float64)
     bad[:, :5] = 0
     return honest, bad
 
@@ -367,29 +368,28 @@ def a_root_set(d: int, seed: int) -> Probe:
     return probe
 
 
-def rejected_by_definition(matrix: Tensor, f: int, base: str, probe: Probe, which: int) -> set[int]:
-    def model(kept: list[int]) -> Tensor:
-        return aggregate(base, matrix[kept], f=f).update
+def rejected_by_definition(matrix: Tensor, f: int, base: str, probe: Probe) -> list[set[int]]:
+    """By the loss, and by the error rate."""
+
+    def measured(kept: list[int]) -> tuple[float, float]:
+        return probe(aggregate(base, matrix[kept], f=f).update)
 
     everybody = list(range(len(matrix)))
-    impacts = []
-    for i in everybody:
-        with_it, without = model(everybody), model([j for j in everybody if j != i])
-        impacts.append(probe(with_it)[which] - probe(without)[which])
-    by_impact = sorted(everybody, key=lambda i: (-impacts[i], -i))  # the lower index stays
-    return set(by_impact[:f])
+    with_it, without = measured(everybody), [measured([j for j in everybody if j != i]) for i in everybody]
+    impacts = [[with_it[which] - figures[which] for figures in without] for which in (0, 1)]
+    # of equals the lower index stays
+    return [set(sorted(everybody, key=lambda i, by=by: (-by[i], -i))[:f]) for by in impacts]
 
 
 @pytest.mark.parametrize(("n", "f"), [(4, 1), (7, 1), (11, 2), (14, 3)])
 @pytest.mark.parametrize("base", ["mean", "median", "trimmed_mean", "krum"])
 @given(seed=st.integers(0, 999))
-@settings(seeds, max_examples=4)
+@draws(2, 4)
 def test_rejection_equals_its_definition(n: int, f: int, base: str, seed: int) -> None:
     if base == "krum" and n - f <= 2 * f + 2:
         return
     matrix, probe = rows(n, 6, seed), a_root_set(6, seed)
-    by_error = rejected_by_definition(matrix, f, base, probe, 1)
-    by_loss = rejected_by_definition(matrix, f, base, probe, 0)
+    by_loss, by_error = rejected_by_definition(matrix, f, base, probe)
     for rule, options, out in (
         ("err", {}, by_error),
         ("lfr", {}, by_loss),
@@ -513,12 +513,12 @@ def answers(rule: str, matrix: Tensor, f: int) -> Verdict:
 @pytest.mark.parametrize("rule", ["norm_clipping", "flame", "gas", "foundationfl", "err", "lfr"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_at_the_edges_a_rule_stays_finite_and_the_same(rule: str, dtype: torch.dtype) -> None:
-    for n, f in ((1, 0), (2, 0), (3, 0), (3, 1), (9, 3)):
+    for n, f in ((1, 0), (2, 0), (3, 1), (9, 3)):
         nothing = answers(rule, torch.zeros(n, 7, dtype=dtype), f)
         assert nothing.update.abs().max() == 0
         row = 0.1 * rows(1, 7, dtype=dtype)
         torch.testing.assert_close(answers(rule, row.repeat(n, 1), f).update, row[0], atol=3e-3, rtol=0)
-        for bad in range(f + 1):
+        for bad in sorted({0, min(1, f), f}):
             matrix = rows(n, 7, dtype=dtype)
             matrix[:bad] = 1e30
             huge = answers(rule, matrix, f).update

@@ -6,15 +6,16 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from making import draws
 from torch import Tensor
 
 from fedpoison import aggregate
 from fedpoison.common.seeding import Stream
 from fedpoison.types import Layer
 
-seeds = settings(derandomize=True, deadline=None, max_examples=10)
+seeds = draws(4, 10)
 SIZES = (1, 2, 3, 4, 7, 12)
 Row = list[float]
 

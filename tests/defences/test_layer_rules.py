@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from making import draws
 from sklearn.cluster import KMeans
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from fedpoison.runs.running import Job
 from fedpoison.runs.world import build
 from fedpoison.types import Layer
 
-seeds = settings(derandomize=True, deadline=None, max_examples=20)
+seeds = draws(6, 20)
 LAYERS = (
     Layer("0.weight", slice(0, 12), (4, 3)),
     Layer("0.bias", slice(12, 16), (4,)),

@@ -4,14 +4,15 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from making import draws
 from torch import Tensor
 
 from fedpoison import aggregate, craft
 from fedpoison.common.seeding import Stream
 
-seeds = settings(derandomize=True, deadline=None, max_examples=25)
+seeds = draws(8, 25)
 SIZES = ((3, 0), (4, 1), (7, 1), (8, 3), (11, 2), (12, 5), (25, 5))
 
 

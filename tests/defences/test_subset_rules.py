@@ -6,15 +6,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from making import draws
 from torch import Tensor
 
 from fedpoison import aggregate
 from fedpoison.defences.aggregators.caf import caf
 from fedpoison.defences.aggregators.mda import mda
 
-seeds = settings(derandomize=True, deadline=None, max_examples=20)
+seeds = draws(6, 20)
 SIZES = ((1, 0), (3, 0), (3, 1), (4, 1), (7, 2), (8, 3), (11, 2), (11, 5), (12, 4))
 
 
@@ -139,7 +140,7 @@ def smea_by_definition(matrix: Tensor, f: int) -> list[int]:
 
 @pytest.mark.parametrize(("n", "f"), SIZES)
 @given(seed=st.integers(0, 99))
-@settings(seeds, max_examples=6)
+@draws(3, 6)
 def test_smea_equals_its_definition(n: int, f: int, seed: int) -> None:
     matrix = rows(n, seed=seed) * torch.tensor([3.0, 1, 1, 1, 0.5, 0]) + 7
     assert kept("smea", matrix, f) == (smea_by_definition(matrix, f) if n > 1 else [0])

@@ -23,15 +23,16 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from making import draws
 from torch import Tensor
 
 from fedpoison import aggregate
 from fedpoison.api import chain
 from fedpoison.contract.lookup import entries
 
-searched = settings(derandomize=True, deadline=None, max_examples=40)
+searched = draws(15, 40)
 ROBUST = sorted(name for name, entry in entries("aggregator").items() if entry.kappa)
 """The rules that declare a κ."""
 REACHED = {"trimmed_mean", "median", "smea"}

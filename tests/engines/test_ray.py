@@ -97,7 +97,7 @@ def test_a_killed_worker_changes_nothing() -> None:
     played("ray")  # the workers are up
     ray = connected(None)
     config = parse(
-        {**TABLE, "clients": {"count": 9, "local": {"batch_size": 2, "epochs": 60}}, "engine": {"name": "ray"}}
+        {**TABLE, "clients": {"count": 9, "local": {"batch_size": 2, "epochs": 10}}, "engine": {"name": "ray"}}
     )
     plain = parse({**TABLE, "clients": config.table()["clients"]})
     with parallel.using(2):
