@@ -173,12 +173,9 @@ class Config(Section):
         table = self._dumped(by_content=True)
         for name in ("name", "workers"):
             table.pop(name, None)
-        if not self.engine.entry.file_hash:
-            name = "sequential" if self.engine.name == "sequential" else "batched"
-            options = self.engine.step[1]
-            device = options.get("device", "cpu")
-            told = [options.get("stack"), options.get("lost") == "event"]  # convolutions round by the first
-            told += [device] if device != "cpu" else []
+        entry, options = self.engine.step
+        if not entry.file_hash:
+            name, told = entry.bits_of or entry.name, entry.tell("bits", **options) if entry.bits else []
             table["engine"] = [name, *told] if any(told) else name
         if not self.defence.monitors:
             del table["defence"]["monitors"]  # there were none before

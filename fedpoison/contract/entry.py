@@ -51,6 +51,8 @@ class Traits:
     places: tuple[str, ...] = ()
     contents: tuple[str, ...] = ()
     recipe: Any = None
+    bits_of: str = ""
+    bits: Callable[..., list[Any]] | None = None
     revision: int = 0
 
 

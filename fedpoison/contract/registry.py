@@ -303,9 +303,13 @@ def model() -> Callable[[F], F]:
 
 
 @_with_parentheses
-def engine() -> Callable[[F], F]:
-    """Enter an engine: it returns an object with `train(params, plan) -> Trained`."""
-    return _decorator("engine")
+def engine(*, bits_of: str = "", bits: Callable[..., list[Any]] | None = None) -> Callable[[F], F]:
+    """Enter an engine: it returns an object with `train(params, plan) -> Trained`.
+
+    `bits_of`: the engine that it carries elsewhere, whose bits it has. `bits(**options)`: what of its options changes
+    bits, a list; runs are told apart by that alone.
+    """
+    return _decorator("engine", bits_of=bits_of, bits=bits)
 
 
 def _known(trait: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ size. So a client's update does not depend on its neighbours or the number of th
 import copy
 import math
 import threading
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -134,7 +134,12 @@ class Batched:
         return local, aligned(min(local.batch_size, self._federation.largest))
 
 
-@engine()
+def _bits(stack: int | None, device: str) -> list[Any]:
+    """Convolutions round by how many they are grouped with."""
+    return [stack, False, *([device] if device != "cpu" else [])]
+
+
+@engine(bits=_bits)
 def batched(
     model: nn.Module, federation: Federation, local: Local, *, stack: Count | None = None, device: Device = "cpu"
 ) -> Batched | OneByOne:

@@ -20,7 +20,12 @@ from fedpoison.engines.batched import batched
 from fedpoison.types import Count, Event, Params, Positive
 
 
-@engine()
+def _bits(transport: str, lost: str, patience: float, stack: int | None) -> list[Any]:
+    """A run that goes on without whom it lost is another."""
+    return [stack, lost == "event"]
+
+
+@engine(bits_of="batched", bits=_bits)
 def flower(
     model: nn.Module,
     federation: Federation,

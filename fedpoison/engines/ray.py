@@ -29,7 +29,7 @@ _DEATHS = 3
 _numbers = count()
 
 
-@engine()
+@engine(bits_of="batched", bits=lambda address, stack: [stack, False])
 def ray(
     model: nn.Module, federation: Federation, local: Local, *, address: str | None = None, stack: Count | None = None
 ) -> Engine:

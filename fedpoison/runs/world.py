@@ -20,6 +20,7 @@ from fedpoison.clients.training import Engine, Recipe
 from fedpoison.common.seeding import Stream, drawing_from
 from fedpoison.config.config import Config, parse
 from fedpoison.contract.component import Component
+from fedpoison.contract.lookup import find
 from fedpoison.data import Dataset
 from fedpoison.measures.evaluation import Evaluator, RootProbe
 from fedpoison.models import frozen
@@ -132,11 +133,13 @@ def _net(config: Config, dataset: Dataset) -> tuple[nn.Module, Params, nn.Module
 
 def _recipe(config: Config) -> Recipe | None:
     """What a client's training depends on, as text; files of the user's are named by their whole path."""
-    table, stack = config.table(), config.engine.step[1].get("stack")
+    table, (entry, options) = config.table(), config.engine.step
+    carried = find("engine", entry.bits_of or config.engine.name)
     kept = ["name", "seed", "rounds", "data", "model", "clients", "threat"]
     kept += ["warm_start"] if config.warm_start and config.warm_start.file else []
     table = {name: table[name] for name in kept}
-    table["engine"] = {"name": "batched", **({"stack": stack} if stack else {})}
+    told = {name: value for name, value in options.items() if name in carried.options and value is not None}
+    table["engine"] = {"name": entry.bits_of or config.engine.name, **told}
     if any(component.given for key, component in config.components.items() if key.partition(".")[0] in kept):
         return None  # other processes have not got it
     digests = {key: digest for key, digest in config.digests.items() if key.partition(".")[0] in kept}

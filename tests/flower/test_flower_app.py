@@ -8,12 +8,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from loopback import HOST, deployed
 
 from fedpoison import run
 from fedpoison.engines import compat
 from fedpoison.engines.in_process import InProcessGrid
 from fedpoison.flower.app import client, serve
-from fedpoison.flower.loopback import HOST, deployed
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "experiments" / "flower_app"

@@ -36,7 +36,7 @@ class Deployment:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         home = folder / "home"
         home.mkdir(parents=True)
-        here = str(Path(__file__).parents[2])
+        here = str(Path(__file__).parents[1])
         self._environment = {
             **os.environ,
             "FLWR_HOME": str(home),
