@@ -27,6 +27,7 @@ _PLACES = {
     "run": "runs.running",
     "sanitizer": "contract.registry",
     "training_attack": "contract.registry",
+    "tune": "runs.tuning",
     "update_attack": "contract.registry",
     "Alarm": "types",
     "Cleaned": "types",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from fedpoison.contract.registry import update_attack as update_attack
     from fedpoison.runs.frame import load as load
     from fedpoison.runs.running import run as run
+    from fedpoison.runs.tuning import tune as tune
     from fedpoison.types import Alarm as Alarm
     from fedpoison.types import Cleaned as Cleaned
     from fedpoison.types import Drill as Drill

@@ -1,11 +1,15 @@
 """`fedpoison tune`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from fedpoison.cli import app, output, say
+
+if TYPE_CHECKING:
+    from fedpoison.runs.running import Job
 
 
 @app.command
@@ -50,12 +54,11 @@ def tune(
     """
     from rich.table import Table
 
-    from fedpoison.common.errors import ConfigError, RunError
+    from fedpoison.common.errors import ConfigError
     from fedpoison.config.choice import parse_assignment
     from fedpoison.report.pivot import pivot
     from fedpoison.report.progress import Progress
     from fedpoison.report.remarks import remarks
-    from fedpoison.runs.frame import Runs
     from fedpoison.runs.running import Job
     from fedpoison.runs.tuning import load_tuning
 
@@ -76,33 +79,26 @@ def tune(
         soft_wrap=True,
     )
     say(notes, console)
-    with Progress(console, trials.configs, trials.names) as progress:
-        failures = trials.start(progress.watch, jobs)
-    if failures:
-        raise RunError(failures)
-    tried = tuning.choose(trials)
-    written = out / tuning.experiment.name / "tuned.toml"
-    tuning.write(tried, written)
-    final = Job(tuning.final(tried), out)
-    with Progress(console, final.configs, final.names) as progress:
-        failures = final.start(progress.watch, jobs)
-    if failures:
-        raise RunError(failures)
+
+    def start(job: "Job") -> Mapping[Path, str]:
+        with Progress(console, job.configs, job.names) as progress:
+            return job.start(progress.watch, jobs)
+
+    tuned = tuning.play(out, start)
     made = Table(title=f"chosen by {tuning.tune.validated.replace('_', ' ')}", title_justify="left")
     for head in ("rule", "setting", "tried", "validation"):
         made.add_column(head)
-    for one in tried:
+    for one in tuned.tried:
         setting, score = one.best
         made.add_row(one.rule, _listed(setting), str(len(one.scores)), "–" if score is None else f"{score:.3f}")
     console.print(made)
-    runs = Runs.read([final.folder(config).path for config in final.configs])
     shown, best = ((), "best") if metric == "accuracy" else ((metric,), f"best_{metric}")
     for at in ("last", best):
-        results = pivot(runs, ["rule"], ["attack"], shown, at=at, tuned=True)
+        results = pivot(tuned.runs, ["rule"], ["attack"], shown, at=at, tuned=True)
         console.print(results.note, markup=False, soft_wrap=True)
         console.print(*results.render("text", width=console.width), sep="\n")
-    say(remarks(runs), console)
-    print(f"the settings are in {written}")
+    say(remarks(tuned.runs), console)
+    print(f"the settings are in {tuned.file}")
 
 
 def _listed(setting: Any) -> str:

@@ -17,7 +17,8 @@ import copy
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -26,12 +27,13 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from fedpoison.common.errors import ConfigError
+from fedpoison.common.errors import ConfigError, RunError
 from fedpoison.common.seeding import Stream
 from fedpoison.config.config import Config, parse, read_toml
 from fedpoison.config.sweep import Experiment, load, put_all
 from fedpoison.measures.metrics import QUALITY, TWO_CLASSES, spelled, worth
 from fedpoison.runs.files import replace_file
+from fedpoison.runs.frame import Runs
 from fedpoison.runs.records import RunFolder
 from fedpoison.runs.running import Job
 from fedpoison.runs.world import build
@@ -125,6 +127,21 @@ class Tuning:
                 name = run.data.dataset.name
                 raise ConfigError([f"tune.metric: {self.tune.metric} is for two classes, and {name} has {classes}"])
 
+    def play(self, out: Path, start: Callable[[Job], Mapping[Path, str]]) -> "Tuned":
+        """Try the settings, write down the best of each rule, run the experiment with them; RunError if a run fails.
+
+        `start` starts the runs of a job and says which failed, and why.
+        """
+        trials = Job(self.trials(), out)
+        if failures := start(trials):
+            raise RunError(failures)
+        tried, file = self.choose(trials), out / self.experiment.name / "tuned.toml"
+        self.write(tried, file)
+        final = Job(self.final(tried), out)
+        if failures := start(final):
+            raise RunError(failures)
+        return Tuned(tried, Runs.read([final.folder(config).path for config in final.configs]), file)
+
     def final(self, tried: Sequence[Tried]) -> Experiment:
         """The experiment on its own seeds, each rule with its best setting."""
         seeds = sorted({run.seed for run in self.experiment.runs})
@@ -158,6 +175,30 @@ class Tuning:
     def _experiment(self, runs: Sequence[Config]) -> Experiment:
         unique = {run.hash: run for run in runs}
         return Experiment(self.experiment.name, self.experiment.folder, tuple(unique.values()), ())
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning gave: what was tried of each rule, the experiment's runs with the best, and the TOML of these."""
+
+    tried: list[Tried]
+    runs: Runs
+    file: Path
+
+
+def tune(
+    source: str | Path, overrides: Mapping[str, Any] | None = None, out: str | Path = "results", jobs: int = 1
+) -> Tuned:
+    """Tune an experiment (a TOML file with a [tune] table) on seeds of its own, then run it with what was chosen.
+
+    `overrides`: dotted keys, as {"tune.budget": 3}. Finished runs are not made again. ConfigError for a bad
+    configuration, before anything runs; RunError if a run failed.
+    """
+    tuning = load_tuning(Path(source), overrides)
+    for note in Job(tuning.trials(), Path(out)).check():
+        warnings.warn(note, stacklevel=2)
+    tuning.check()
+    return tuning.play(Path(out), lambda job: job.start(jobs=jobs))
 
 
 def load_tuning(source: Path, overrides: Mapping[str, Any] | None = None, only: Sequence[str] = ()) -> Tuning:

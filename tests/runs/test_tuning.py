@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import tomli_w
 
+import fedpoison
 from fedpoison import cli
 from fedpoison.common.errors import ConfigError
 from fedpoison.config.sweep import load
@@ -128,7 +129,13 @@ def test_the_command_tunes_runs_and_writes_what_can_be_run_again(
     assert {run.defence.rule for run in load(out / "tuned" / "tuned.toml", only=["mean"]).runs} == {"mean"}
     before = {p: p.stat().st_mtime_ns for p in out.rglob("rounds.jsonl")}
     assert cli.main(["tune", str(path), "--out", str(out)]) == 0
+    tuned = fedpoison.tune(path, out=out)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("rounds.jsonl")} == before
+    assert tuned.file == out / "tuned" / "tuned.toml"
+    assert sorted(run.folder.path.name for run in tuned.runs.runs) == sorted(run.hash for run in again.runs)
+    assert {(one.rule, one.best[0]["clients.local.lr"]) for one in tuned.tried} == chosen
+    with pytest.raises(ConfigError, match=r"tune\.budget"):
+        fedpoison.tune(path, {"tune.budget": 0}, out)
 
 
 @pytest.mark.parametrize(
