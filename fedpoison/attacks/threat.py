@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from fedpoison.common.schedule import Schedule
 from fedpoison.common.seeding import Stream
 from fedpoison.contract.entry import Step
 from fedpoison.contract.results import as_tensor, unpack
@@ -37,10 +38,9 @@ class Threat:
     """The malicious share of a federation of `clients`.
 
     `malicious`: a count, of the population if `draw` is "fixed" (the same clients all along, at random ids) or
-    "per_round" (drawn anew for each round), of each cohort if it is "per_cohort". The attack is on in the rounds
-    `at`, or else in rounds start, start + every, … up to end. `sybils`: all attackers send what the first of them
-    would, each with noise of this share of its norm. `actor`: whether they are malicious or an outsider poisons their
-    data, which is all that is done then.
+    "per_round" (drawn anew for each round), of each cohort if it is "per_cohort". `schedule`: when they attack.
+    `sybils`: all attackers send what the first of them would, each with noise of this share of its norm. `actor`:
+    whether they are malicious or an outsider poisons their data, which is all that is done then.
     """
 
     malicious: int
@@ -49,10 +49,7 @@ class Threat:
     data: Step | None = None
     training: Step | None = None
     update: Step | None = None
-    start: int = 1
-    end: int | None = None
-    every: int = 1
-    at: tuple[int, ...] = ()
+    schedule: Schedule = field(default_factory=Schedule)
     clients: int = 0
     sybils: float | None = None
     fixed_ids: frozenset[int] = field(default=frozenset())
@@ -63,17 +60,10 @@ class Threat:
         """The ids of a set of attackers, anywhere in the population; of one stream, fewer are among more."""
         return frozenset(stream.numpy().permutation(clients)[:malicious].tolist())
 
-    def active(self, round: int) -> bool:
-        """Whether the attack is on in this round."""
-        if self.at:
-            return round in self.at
-        since = round - self.start
-        return since >= 0 and since % self.every == 0 and (self.end is None or round <= self.end)
-
     def among(self, cohort: ClientIds, seed: int, round: int) -> Tensor:
         """Which of the cohort are malicious in this round: a mask [n]; nobody when the attack is off."""
         mask = torch.zeros(len(cohort), dtype=torch.bool)
-        if not self.active(round) or not (self.data or self.training or self.update):
+        if not self.schedule.on(round) or not (self.data or self.training or self.update):
             return mask
         stream = Stream(seed, "malicious", round)
         if self.draw == "per_cohort":

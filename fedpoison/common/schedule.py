@@ -1,10 +1,57 @@
 """When an attack is on, for whoever must not load torch to know."""
 
-from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
-def last_round(start: int, every: int, end: int | None, at: Sequence[int] | None) -> int | None:
-    """The last of the rounds `at`, or of start, start + every, … up to `end`; None if they go on."""
-    if at:
-        return max(at)
-    return None if end is None else start + (end - start) // every * every
+class Schedule(BaseModel):
+    """[threat.schedule]: the attack is on in the rounds `at`, or else in rounds start, start + every, … up to end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    start: int = Field(1, ge=1)
+    end: int | None = Field(None, ge=1)
+    every: int = Field(1, ge=1)
+    at: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Schedule":
+        if self.at and (self.start, self.end, self.every) != (1, None, 1):
+            raise ValueError(f"at = {self.at} says in which rounds the attack is on; start, end and every say it too")
+        if self.end is not None and self.end < self.start:
+            raise ValueError(f"the attack would end in round {self.end}, before it starts in round {self.start}")
+        return self
+
+    def after(self, warm: int) -> "Schedule":
+        """What is left of it when the first `warm` rounds are without an attack."""
+        if self.at:
+            return self.model_copy(update={"at": [round for round in self.at if round > warm]})
+        missed = max(0, -(-(warm + 1 - self.start) // self.every))
+        return self.model_copy(update={"start": self.start + missed * self.every})
+
+    @property
+    def first(self) -> int:
+        """The first round in which the attack is on."""
+        return min(self.at) if self.at else self.start
+
+    @property
+    def last(self) -> int | None:
+        """The last round in which the attack is on; None if it goes on."""
+        if self.at:
+            return max(self.at)
+        return None if self.end is None else self.start + (self.end - self.start) // self.every * self.every
+
+    def on(self, round: int) -> bool:
+        """Whether the attack is on in this round."""
+        if self.at:
+            return round in self.at
+        since = round - self.start
+        return since >= 0 and since % self.every == 0 and (self.end is None or round <= self.end)
+
+    def spans(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The rounds from `first` to `last` in which it is on, those that follow one another as one span."""
+        spans: list[tuple[int, int]] = []
+        for round in filter(self.on, range(first, last + 1)):
+            begun = spans.pop()[0] if spans and spans[-1][1] == round - 1 else round
+            spans.append((begun, round))
+        return spans

@@ -6,43 +6,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from fedpoison.attacks.threat import Actor, Draw, Knowledge, check_knowledge
 from fedpoison.common.rounding import half_up
-from fedpoison.common.schedule import last_round
+from fedpoison.common.schedule import Schedule
 from fedpoison.config.section import Section, as_list
 from fedpoison.contract.component import maybe_a
-
-
-class Schedule(Section):
-    """[threat.schedule]: the attack is on in the rounds `at`, or else in rounds start, start + every, … up to end."""
-
-    start: int = Field(1, ge=1)
-    end: int | None = Field(None, ge=1)
-    every: int = Field(1, ge=1)
-    at: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
-
-    @model_validator(mode="after")
-    def _in_order(self) -> "Schedule":
-        if self.at and (self.start, self.end, self.every) != (1, None, 1):
-            raise ValueError(f"at = {self.at} says in which rounds the attack is on; start, end and every say it too")
-        if self.end is not None and self.end < self.start:
-            raise ValueError(f"the attack would end in round {self.end}, before it starts in round {self.start}")
-        return self
-
-    def after(self, warm: int) -> "Schedule":
-        """What is left of it when the first `warm` rounds are without an attack."""
-        if self.at:
-            return self.model_copy(update={"at": [round for round in self.at if round > warm]})
-        missed = max(0, -(-(warm + 1 - self.start) // self.every))
-        return self.model_copy(update={"start": self.start + missed * self.every})
-
-    @property
-    def first(self) -> int:
-        """The first round in which the attack is on."""
-        return min(self.at) if self.at else self.start
-
-    @property
-    def last(self) -> int | None:
-        """The last round in which the attack is on; None if it goes on."""
-        return last_round(self.start, self.every, self.end, self.at)
 
 
 class ThreatConfig(Section):

@@ -1,6 +1,5 @@
 """Accuracy and attack success over rounds: a line a rule, the spread over seeds, the attack's span shaded."""
 
-import json
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedpoison.common.errors import ConfigError
+from fedpoison.common.schedule import Schedule
 from fedpoison.measures.metrics import DETECTION, METRICS, MODEL, spelled
 from fedpoison.report.grouping import grouped
 from fedpoison.report.remarks import remarks
@@ -64,7 +64,7 @@ def plot(runs: Runs, out: Path, metrics: Sequence[str] = ()) -> Path:
     return out
 
 
-def draw(frame: pl.DataFrame, metrics: Sequence[str], schedules: Mapping[str, Mapping[str, Any]]) -> Figure:
+def draw(frame: pl.DataFrame, metrics: Sequence[str], schedules: Mapping[str, Schedule]) -> Figure:
     """The figure itself, in the current style."""
     panels = frame["panel"].unique(maintain_order=True).to_list()
     lines = frame["line"].unique(maintain_order=True).to_list()
@@ -160,14 +160,12 @@ def _reference(ax: Axes, part: pl.DataFrame, metric: str) -> None:
         )
 
 
-def _shade(ax: Axes, part: pl.DataFrame, schedules: Mapping[str, Mapping[str, Any]]) -> None:
+def _shade(ax: Axes, part: pl.DataFrame, schedules: Mapping[str, Schedule]) -> None:
     """Shade the rounds in which the attack is on."""
     rounds = part["round"].to_list()
     first, last = min(rounds), max(rounds)
-    for schedule in {json.dumps(s): s for run, s in schedules.items() if run in set(part["run"])}.values():
-        start, every, end = schedule["start"], schedule["every"], schedule.get("end") or last
-        on = schedule.get("at") or range(start, end + 1, every)
-        for begin, stop in [(start, end)] if every == 1 and not schedule.get("at") else [(r, r) for r in on]:
+    for schedule in {s.model_dump_json(): s for run, s in schedules.items() if run in set(part["run"])}.values():
+        for begin, stop in schedule.spans(first, last):
             ax.axvspan(begin - 0.5, stop + 0.5, color="#D55E00", alpha=0.07, linewidth=0, zorder=0)
     ax.set_xlim((first, last) if first < last else (first - 0.5, last + 0.5))
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from fedpoison.common.dotted import differing, flatten
 from fedpoison.common.errors import ConfigError
-from fedpoison.common.schedule import last_round
+from fedpoison.common.schedule import Schedule
 from fedpoison.contract.vocabulary import PHASES, Record
 from fedpoison.measures.metrics import DAMAGE, DETECTION, METRICS, MODEL, SANITISED, SCORES, SPREAD, worth
 from fedpoison.runs.files import RunFiles
@@ -106,9 +106,9 @@ class Runs:
 
     def summary(self) -> pl.DataFrame:
         """A row a run: run, durability and outlasts (see `durability`)."""
-        rows = []
+        rows, schedules = [], self.schedules()
         for run in self.runs:
-            lasted, outlasts = durability(run.folder.records(), run.labels["schedule"])
+            lasted, outlasts = durability(run.folder.records(), schedules.get(run.folder.path.name))
             rows.append({"run": run.folder.path.name, "durability": lasted, "outlasts": outlasts})
         return pl.DataFrame(
             rows, schema={"run": pl.String, "durability": pl.Float64, "outlasts": pl.Boolean}, orient="row"
@@ -124,9 +124,10 @@ class Runs:
         """The hashes of the clean runs that these runs are compared with."""
         return {run.labels["clean"] for run in self.runs} - {None}
 
-    def schedules(self) -> dict[str, Mapping[str, Any]]:
+    def schedules(self) -> dict[str, Schedule]:
         """When each run's attack is on, by the run's hash; runs without an attack are left out."""
-        return {run.folder.path.name: run.labels["schedule"] for run in self.runs if run.labels["schedule"]}
+        attacked = [run for run in self.runs if run.labels["schedule"]]
+        return {run.folder.path.name: Schedule.model_validate(run.labels["schedule"]) for run in attacked}
 
 
 def load(*paths: Path | str, only: Sequence[str] = ()) -> Runs:
@@ -137,7 +138,7 @@ def load(*paths: Path | str, only: Sequence[str] = ()) -> Runs:
     return runs
 
 
-def durability(records: Sequence[Record], schedule: Mapping[str, Any] | None) -> tuple[int | None, bool]:
+def durability(records: Sequence[Record], schedule: Schedule | None) -> tuple[int | None, bool]:
     """How many rounds an attack lasts after it has ended, and whether it outlasts the run: then it is at least that.
 
     After the lifespan of a backdoor of Zhang et al. 2022 (Neurotoxin, arXiv:2206.10341): the last evaluated round,
@@ -145,12 +146,9 @@ def durability(records: Sequence[Record], schedule: Mapping[str, Any] | None) ->
     last round is the schedule's, whether or not an attacker was in the cohort. None where the attack does not end
     before the run does, or success was above LASTS in no round since the attack began.
     """
-    if schedule is None:
+    if schedule is None or schedule.last is None:
         return None, False
-    end = last_round(schedule["start"], schedule["every"], schedule.get("end"), schedule.get("at"))
-    if end is None:
-        return None, False
-    first = min(schedule.get("at") or [schedule["start"]])
+    first, end = schedule.first, schedule.last
     successes = [(record["round"], _success(record)) for record in records if record["round"] >= first]
     measured = [(round, success) for round, success in successes if success is not None]
     there = [round for round, success in measured if success > LASTS]

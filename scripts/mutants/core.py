@@ -305,7 +305,7 @@ MUTANTS = [
         "return frozenset(range(malicious))",
         THREAT,
     ),
-    ("the attack never ends", "attacks/threat.py", "(self.end is None or round <= self.end)", "True", THREAT),
+    ("the attack never ends", "common/schedule.py", "(self.end is None or round <= self.end)", "True", THREAT),
     (
         "benign is filled with what is not granted",
         "attacks/threat.py",

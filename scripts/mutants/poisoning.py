@@ -93,9 +93,9 @@ MUTANTS = [
     ("bfloat16 is float32", "engines/layers.py", "values.bfloat16() if self.half else values", "values", ENGINES),
     (
         "lost clients are no part of the hash",
-        "config/config.py",
-        'options.get("lost") == "event"]',
-        "False]",
+        "engines/flower.py",
+        'return [stack, lost == "event"]',
+        "return [stack, False]",
         "tests/engines/test_flower_engine.py -k transport",
     ),
 ]

@@ -15,6 +15,7 @@ from fedpoison.attacks.threat import Threat
 from fedpoison.clients.training import Plan, Task, Trained
 from fedpoison.common import parallel
 from fedpoison.common.errors import ConfigError
+from fedpoison.common.schedule import Schedule
 from fedpoison.common.seeding import Stream
 from fedpoison.config.config import parse
 from fedpoison.config.sweep import load
@@ -146,8 +147,11 @@ def test_a_cohort_is_drawn_anew_each_round_and_holds_nobody_twice() -> None:
 def test_the_schedule_says_in_which_rounds_there_is_an_attack(
     schedule: dict[str, int], on: list[int], draw: str
 ) -> None:
-    threat = Threat(2, draw, ("all",), update=STEP, fixed_ids=frozenset({1, 4}), **schedule)  # type: ignore[arg-type]
-    assert [number for number in range(1, 10) if threat.active(number)] == on
+    when = Schedule(**schedule)
+    threat = Threat(2, draw, ("all",), update=STEP, fixed_ids=frozenset({1, 4}), schedule=when)  # type: ignore[arg-type]
+    assert [number for number in range(1, 10) if when.on(number)] == on
+    assert [number for first, last in when.spans(1, 9) for number in range(first, last + 1)] == on
+    assert when.last in (None, on[-1] if on else None)
     assert [number for number in range(1, 10) if threat.among(torch.arange(6), 0, number).any()] == on
 
 

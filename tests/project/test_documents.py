@@ -10,10 +10,11 @@ import torch
 import fedpoison
 from fedpoison.clients.training import Local
 from fedpoison.common.dotted import flatten
+from fedpoison.common.schedule import Schedule
 from fedpoison.config.config import Config
 from fedpoison.config.sections import Clients, Data, DefenceConfig
 from fedpoison.config.sweep import load
-from fedpoison.config.threat import Schedule, ThreatConfig
+from fedpoison.config.threat import ThreatConfig
 from fedpoison.contract.lookup import load_file
 from fedpoison.server import Server
 

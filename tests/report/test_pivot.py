@@ -14,6 +14,7 @@ from rich.console import Console
 
 from fedpoison import cli
 from fedpoison.common.errors import ConfigError
+from fedpoison.common.schedule import Schedule
 from fedpoison.config.sweep import load
 from fedpoison.measures.metrics import METRICS
 from fedpoison.report.formats import latex, markdown, text
@@ -363,7 +364,7 @@ def test_durability_counts_rounds_from_the_attacks_last(
     successes: list[float | None], schedule: dict[str, Any], expected: tuple[int | None, bool]
 ) -> None:
     records = [record(round, success) for round, success in enumerate(successes, start=1)]
-    assert durability(records, {"start": 1, "every": 1, "end": None, "at": None, **schedule}) == expected
+    assert durability(records, Schedule(**schedule)) == expected
     assert durability(records, None) == (None, False)
 
 

@@ -3,7 +3,7 @@
 import colorsys
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
@@ -19,6 +19,7 @@ from matplotlib.text import Text
 
 import fedpoison
 from fedpoison.common.errors import ConfigError, RunError
+from fedpoison.common.schedule import Schedule
 from fedpoison.report.figures import draw, plot
 from fedpoison.report.grouping import grouped
 from fedpoison.report.timing import timing
@@ -196,7 +197,7 @@ def test_schedules_are_those_of_attacked_runs(swept: Runs) -> None:
     schedules = swept.schedules()
     assert len(schedules) == 12
     for run, panel in grouped(swept).select("run", "panel").unique().rows():
-        assert schedules[run] == {"start": 2 if "epsilon=2.0" in panel else 1, "end": None, "every": 1, "at": None}
+        assert schedules[run] == Schedule(start=2 if "epsilon=2.0" in panel else 1)
 
 
 def test_runs_without_a_round_are_a_sentence(tmp_path: Path) -> None:
@@ -354,10 +355,10 @@ def spans(figure: Figure, axis: int = 0) -> list[tuple[float, float]]:
 
 def test_the_attacks_span_is_shaded_where_the_schedule_says(style: None) -> None:
     given = frame(["a", "b", "c"], ["mean"], rounds=8)
-    schedules: dict[str, Mapping[str, Any]] = {
-        "a/mean/0": {"start": 3, "end": 6, "every": 1},
-        "a/mean/1": {"start": 3, "end": 6, "every": 1},
-        "b/mean/0": {"start": 4, "end": None, "every": 1},
+    schedules = {
+        "a/mean/0": Schedule(start=3, end=6),
+        "a/mean/1": Schedule(start=3, end=6),
+        "b/mean/0": Schedule(start=4),
     }
     figure = draw(given, ["accuracy", "loss"], schedules)
     figure.canvas.draw()
