@@ -91,7 +91,8 @@ class Stamp:
     """A trigger, and the samples of a shard that it is set on: those at `places` [m].
 
     `trigger`: a function of pictures [k, ...], and of what is each one's `own` [k, ...] where there is such a thing,
-    that returns as many pictures.
+    that returns as many pictures. It draws nothing at random: what is drawn is drawn when the attack is made and kept
+    in `own`, for it is called anew in each step.
     """
 
     places: Tensor

@@ -201,7 +201,7 @@ def main(arguments: list[str]) -> None:
     for name in names:
         function, parts = DRAWN[name]
         told = {
-            part: json.loads((source / f"{part}.json").read_text())
+            part: json.loads((source / f"{part}.json").read_text(encoding="utf-8"))
             for part in parts
             if (source / f"{part}.json").exists()
         }

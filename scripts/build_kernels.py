@@ -39,7 +39,7 @@ def build(root: Path) -> str | None:
     compiler = shlex.split(os.environ.get("CC") or "cc")
     command = [*compiler, "-O3", "-ffp-contract=off", "-shared", "-fPIC", "-o", str(made), str(root / SOURCE)]
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
         for old in wanted.parent.glob("_kernels-*.so"):
             old.unlink()
         made.replace(wanted)

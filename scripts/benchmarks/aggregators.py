@@ -107,7 +107,7 @@ def write_task(folder: Path, given: argparse.Namespace) -> None:
     matrix.flush()
     # half of an honest row's usual length, which is about that of two standard deviations a column
     told = {"f": given.f, "tau": 0.5 * float(np.sqrt(2 * given.d)), "iterations": 3, "columns": columns}
-    (folder / "task.json").write_text(json.dumps(told))
+    (folder / "task.json").write_text(json.dumps(told), encoding="utf-8")
 
 
 Outputs = dict[str, dict[str, np.ndarray]]

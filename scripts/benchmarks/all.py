@@ -47,7 +47,7 @@ def bars_in(place: Path, since: float) -> list[Bar]:
     """The bars of a benchmark's file; none if it was not written since then."""
     if not place.exists() or place.stat().st_mtime < since:
         return []
-    return [Bar(**bar) for bar in json.loads(place.read_text())["bars"]]
+    return [Bar(**bar) for bar in json.loads(place.read_text(encoding="utf-8"))["bars"]]
 
 
 if __name__ == "__main__":

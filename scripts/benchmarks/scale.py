@@ -122,7 +122,7 @@ def measure(point: Point, given: argparse.Namespace) -> dict[str, Any]:
     """One run."""
     with tempfile.TemporaryDirectory() as folder:
         task = {**asdict(point), "rounds": given.rounds, "rule": given.rule}
-        (Path(folder) / "task.json").write_text(json.dumps(task))
+        (Path(folder) / "task.json").write_text(json.dumps(task), encoding="utf-8")
         return RUN.run(Path(folder))
 
 

@@ -66,7 +66,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
 
 def take_turns(folder: Path, repeats: int) -> tuple[dict[str, list[dict[str, float]]], dict[str, str]]:
     """Wall and CPU seconds of each command in each turn, after a turn that is not counted; why one failed."""
-    (folder / "startup.toml").write_text(EXPERIMENT)
+    (folder / "startup.toml").write_text(EXPERIMENT, encoding="utf-8")
     (folder / "work").mkdir()
     work = argparse.Namespace(net="mlp", clients=10, samples=500, steps=None, rounds=1)
     write_work(folder / "work", work, Local(batch_size=32, lr=0.05))
@@ -101,7 +101,7 @@ def remove_results(folder: Path) -> None:
 def timed(command: list[str]) -> dict[str, float]:
     """Wall and CPU seconds until it ends."""
     before, began = os.times(), time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, cwd=ROOT)
     seconds, after = time.perf_counter() - began, os.times()
     if done.returncode:
         raise TurnError(f"failed (exit code {done.returncode}): {done.stderr.strip().splitlines()[-1:]}"[:200])

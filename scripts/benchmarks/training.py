@@ -111,7 +111,9 @@ def write_work(folder: Path, given: argparse.Namespace, local: Local) -> float:
     ]
     np.save(folder / "orders.npy", np.array(made))  # [round, client, samples trained on]
     work = {"net": given.net, "clients": given.clients, "samples": given.samples, "rounds": given.rounds}
-    (folder / "work.json").write_text(json.dumps({**work, "steps": given.steps, "batch_size": 32, "lr": 0.05}))
+    (folder / "work.json").write_text(
+        json.dumps({**work, "steps": given.steps, "batch_size": 32, "lr": 0.05}), encoding="utf-8"
+    )
     trained = np.array(made).shape[2] * given.clients
     return 2.0 * trained * multiplications(net)
 

@@ -42,12 +42,12 @@ class Program:
         report.unlink(missing_ok=True)
         began = time.time()
         command = [self.python(), str(CONTENDERS / self.file), str(folder), *self.arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, cwd=ROOT)
         if done.returncode or not report.exists():
-            (folder / f"{Path(self.file).stem}.log").write_text(done.stdout + done.stderr)
+            (folder / f"{Path(self.file).stem}.log").write_text(done.stdout + done.stderr, encoding="utf-8")
             last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
             raise TurnError(f"failed (exit code {done.returncode}): {''.join(last)}"[:200])
-        return {**json.loads(report.read_text()), "began": began}
+        return {**json.loads(report.read_text(encoding="utf-8")), "began": began}
 
     def python(self) -> str:
         """The interpreter; TurnError, with the reason, where the environment could not be made."""
@@ -57,7 +57,11 @@ class Program:
         if (place / "bin" / "python").exists():
             return str(place / "bin" / "python")
         why = place.with_name(f"{place.name}.failed")
-        raise TurnError(why.read_text().strip() if why.exists() else "not installed: run scripts/bench, which does it")
+        raise TurnError(
+            why.read_text(encoding="utf-8").strip()
+            if why.exists()
+            else "not installed: run scripts/bench, which does it"
+        )
 
 
 Turn = dict[str, Any]
@@ -152,7 +156,7 @@ def write(name: str, given: argparse.Namespace, found: dict[str, Any], bars: lis
     told = {"machine": machine, "options": options, **found, "bars": [asdict(bar) for bar in bars]}
     given.out.mkdir(parents=True, exist_ok=True)
     place = given.out / f"{name}.json"
-    place.write_text(json.dumps(told, indent=1) + "\n")
+    place.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     print(place)
 
 

@@ -16,6 +16,10 @@ from fedpoison.config.config import read_toml
 TEXT = 'name = "größe"\nrounds = 1\n'
 
 
+def is_python(path: Path) -> bool:
+    return path.is_file() and (path.suffix == ".py" or path.read_bytes().startswith(b"#!/usr/bin/env python3"))
+
+
 def by_locale(call: ast.Call) -> bool:
     """Whether a call reads or writes text in the locale's encoding."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
@@ -30,10 +34,18 @@ def by_locale(call: ast.Call) -> bool:
     )
 
 
-def test_no_file_of_the_package_is_read_or_written_by_the_locale() -> None:
+ROOT = Path(__file__).parents[2]
+PROGRAMS = [
+    *Path(fedpoison.__file__).parent.rglob("*.py"),
+    *(path for room in ("scripts", "plots", "experiments") for path in (ROOT / room).rglob("*") if is_python(path)),
+]
+
+
+def test_no_file_of_ours_is_read_or_written_by_the_locale() -> None:
+    assert len(PROGRAMS) > 250
     found = [
         f"{path.name}:{node.lineno}"
-        for path in Path(fedpoison.__file__).parent.rglob("*.py")
+        for path in PROGRAMS
         for node in ast.walk(ast.parse(path.read_bytes()))
         if isinstance(node, ast.Call) and by_locale(node)
     ]

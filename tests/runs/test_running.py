@@ -24,10 +24,11 @@ from fedpoison.common.errors import ConfigError, RunError
 from fedpoison.config.config import Config, parse
 from fedpoison.config.sweep import load
 from fedpoison.contract.lookup import entries
-from fedpoison.contract.vocabulary import Record
+from fedpoison.contract.vocabulary import PHASES, Record
+from fedpoison.measures.metrics import DETECTION
 from fedpoison.round import State
 from fedpoison.runs import simulation
-from fedpoison.runs.frame import METRICS, Runs
+from fedpoison.runs.frame import METRICS, Runs, _row
 from fedpoison.runs.records import RunFolder, load_state, save_state
 from fedpoison.runs.running import Job
 from fedpoison.runs.simulation import simulate
@@ -214,6 +215,22 @@ def test_attack_success_is_asr_or_what_the_flip_wants(compared: Runs, tmp_path: 
     flipped = fedpoison.run(table(rounds=2, threat=flip), out=tmp_path).frame()
     assert flipped["attack_success"].equals(flipped["target_success"])
     assert flipped["asr"].is_null().all()
+
+
+def test_damage_of_a_loss_is_what_it_is_more_and_of_all_else_what_it_is_less(compared: Runs) -> None:
+    due = compared.frame().filter((pl.col("attack") != "none") & pl.col("clean_accuracy").is_not_null())
+    assert len(due)
+    for metric, sign in (("loss", 1), ("balanced_accuracy", -1)):
+        more = due[metric] - due[f"clean_{metric}"]
+        assert due[f"damage_{metric}"].to_list() == pytest.approx((sign * more).to_list())
+        assert more.abs().max() > 0
+    assert due["damage_loss"].mean() > 0  # the attack does harm
+    auc = {"auc": 0.7, "asr": None, "target_success": None, **PLAIN}
+    assert _row({**auc}, {**auc, "auc": 0.9}, comparable=True)["damage_auc"] == pytest.approx(0.2)
+
+
+PLAIN = {"round": 1, "malicious": [], "over_budget": False, "skipped": False, "events": []}
+PLAIN |= {"detection": dict.fromkeys(DETECTION.values()), "seconds": dict.fromkeys(PHASES)}
 
 
 def test_damage_is_null_without_a_clean_run(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ class Task:
 
     def __init__(self) -> None:
         self.folder = Path(sys.argv[1])
-        told = json.loads((self.folder / "task.json").read_text())
+        told = json.loads((self.folder / "task.json").read_text(encoding="utf-8"))
         self.f, self.tau, self.iterations = told["f"], told["tau"], told["iterations"]
         self._columns: dict[str, int] = told["columns"]  # of each rule that is to be timed
         self._matrix = np.load(self.folder / "matrix.npy", mmap_mode="r")
@@ -43,4 +43,4 @@ class Task:
             found[name] = {"seconds": seconds, "cpu_seconds": cpu_seconds}
             np.save(self.folder / f"result-{name}.npy", np.asarray(result, dtype=np.float32).reshape(-1))
             del rows, result
-        (self.folder / "result.json").write_text(json.dumps({"rules": found, "uses": uses}))
+        (self.folder / "result.json").write_text(json.dumps({"rules": found, "uses": uses}), encoding="utf-8")

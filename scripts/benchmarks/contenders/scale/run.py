@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 folder = Path(sys.argv[1])
-task = json.loads((folder / "task.json").read_text())
+task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
 if hasattr(os, "sched_setaffinity"):  # before torch counts the cores
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: task["cores"]])
 
@@ -44,14 +44,14 @@ def peak() -> int:
     """The most bytes that were resident: since `forget_peak`, on Linux."""
     status = Path("/proc/self/status")
     if status.exists():
-        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
+        return 1024 * int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 def forget_peak() -> None:
     """Let the peak be what is resident now; reading data takes more for a moment than keeping them does."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 build(config(10, 10))  # so that the data are in memory
@@ -74,4 +74,4 @@ told = {
     "peak": peak(),
     "rise": peak() - before,
 }
-(folder / "result.json").write_text(json.dumps(told))
+(folder / "result.json").write_text(json.dumps(told), encoding="utf-8")

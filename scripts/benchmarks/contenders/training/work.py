@@ -14,7 +14,7 @@ class Work:
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
-        told = json.loads((self.folder / "work.json").read_text())
+        told = json.loads((self.folder / "work.json").read_text(encoding="utf-8"))
         self.net, self.clients, self.samples = told["net"], told["clients"], told["samples"]
         self.rounds, self.steps = told["rounds"], told["steps"]
         self.batch_size, self.lr = told["batch_size"], told["lr"]
@@ -83,7 +83,7 @@ class Clock:
         """Write what was measured, the threads or processes that were used, and the final weights."""
         np.save(work.folder / "result.npy", params)
         told = {"ended": self.ended, "cpu": self.cpu, "uses": uses}
-        (work.folder / "result.json").write_text(json.dumps(told))
+        (work.folder / "result.json").write_text(json.dumps(told), encoding="utf-8")
 
 
 def family() -> list[Any]:
