@@ -187,6 +187,7 @@ class Verdict:
     ``update`` [d]; ``norms`` [n], the Euclidean norms of what was sent (NaN or Inf where it was not finite or
     not a vector); ``weights`` [n], what each client is credited with (None where a rule has no such
     weights; 0 for a row that was set aside); ``flagged`` [n] bool, from rules that decide about clients;
+    ``scores`` [n], how suspect each client is, from rules that have such a number (Inf for a row that was set aside);
     ``state``, the rule's memory after the round; ``skipped`` when no aggregate could be made, with the
     reason among the events.
     """
@@ -195,6 +196,7 @@ class Verdict:
     norms: Tensor = field(default_factory=lambda: torch.empty(0))
     weights: Tensor | None = None
     flagged: Tensor | None = None
+    scores: Tensor | None = None
     events: tuple[Event, ...] = ()
     state: Mapping[str, Tensor] = field(default_factory=dict)
     skipped: bool = False

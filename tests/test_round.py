@@ -21,6 +21,7 @@ from fedpoison.common import parallel
 from fedpoison.config.config import parse
 from fedpoison.contract.vocabulary import Record
 from fedpoison.defences.defence import Defence
+from fedpoison.measures.metrics import DETECTION
 from fedpoison.measures.rounds import detection, rejection_skew, spread_of, summary_of_norms
 from fedpoison.round import State, World, play
 from fedpoison.runs.world import build
@@ -378,7 +379,7 @@ def mask(*places: int, n: int = 6) -> Tensor:
     return chosen
 
 
-NOTHING = dict.fromkeys(("precision", "recall", "f1", "false_positive_rate", "malicious_weight", "auroc"))
+NOTHING = dict.fromkeys(DETECTION.values())
 
 
 @pytest.mark.parametrize(

@@ -1,33 +1,24 @@
 """When an attack is on, for whoever must not load torch to know."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+@dataclass(frozen=True)
+class Schedule:
+    """The attack is on in the rounds `at`, or else in rounds start, start + every, … up to end."""
 
-class Schedule(BaseModel):
-    """[threat.schedule]: the attack is on in the rounds `at`, or else in rounds start, start + every, … up to end."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    start: int = Field(1, ge=1)
-    end: int | None = Field(None, ge=1)
-    every: int = Field(1, ge=1)
-    at: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
-
-    @model_validator(mode="after")
-    def _in_order(self) -> "Schedule":
-        if self.at and (self.start, self.end, self.every) != (1, None, 1):
-            raise ValueError(f"at = {self.at} says in which rounds the attack is on; start, end and every say it too")
-        if self.end is not None and self.end < self.start:
-            raise ValueError(f"the attack would end in round {self.end}, before it starts in round {self.start}")
-        return self
+    start: int = 1
+    end: int | None = None
+    every: int = 1
+    at: Sequence[int] | None = None
 
     def after(self, warm: int) -> "Schedule":
         """What is left of it when the first `warm` rounds are without an attack."""
         if self.at:
-            return self.model_copy(update={"at": [round for round in self.at if round > warm]})
+            return replace(self, at=[round for round in self.at if round > warm])
         missed = max(0, -(-(warm + 1 - self.start) // self.every))
-        return self.model_copy(update={"start": self.start + missed * self.every})
+        return replace(self, start=self.start + missed * self.every)
 
     @property
     def first(self) -> int:

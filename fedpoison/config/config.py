@@ -4,6 +4,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class Config(Section):
         problems = []
         if threat.share and not self.malicious:
             problems.append(f"threat.share = {threat.share} of {among} clients is nobody")
-        first, last = threat.schedule.after(self.warm_rounds).first, threat.schedule.last
+        first, last = threat.schedule.after(self.warm_rounds).first, threat.schedule.after(0).last
         if self.malicious and last is not None and last <= self.warm_rounds:
             problems.append(f"the attack ends in round {last}, within the {self.warm_rounds} warm ones")
         elif self.malicious and first > self.rounds:
@@ -123,7 +124,7 @@ class Config(Section):
     def labels(self) -> dict[str, Any]:
         """How tables and figures call this run, and the hash of the clean run it is compared with."""
         clean = self.clean().hash if self.malicious else None
-        schedule = self.threat.schedule.after(self.warm_rounds).model_dump() if self.malicious else None
+        schedule = asdict(self.threat.schedule.after(self.warm_rounds)) if self.malicious else None
         labels = {"rule": self.defence.rule, "attack": self.attack, "clean": clean, "schedule": schedule}
         return {**labels, "digests": self.digests}
 

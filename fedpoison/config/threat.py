@@ -11,6 +11,27 @@ from fedpoison.config.section import Section, as_list
 from fedpoison.contract.component import maybe_a
 
 
+class ScheduleConfig(Section):
+    """[threat.schedule]: the attack is on in the rounds `at`, or else in rounds start, start + every, … up to end."""
+
+    start: int = Field(1, ge=1)
+    end: int | None = Field(None, ge=1)
+    every: int = Field(1, ge=1)
+    at: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "ScheduleConfig":
+        if self.at and (self.start, self.end, self.every) != (1, None, 1):
+            raise ValueError(f"at = {self.at} says in which rounds the attack is on; start, end and every say it too")
+        if self.end is not None and self.end < self.start:
+            raise ValueError(f"the attack would end in round {self.end}, before it starts in round {self.start}")
+        return self
+
+    def after(self, warm: int) -> Schedule:
+        """What is left of it when the first `warm` rounds are without an attack."""
+        return Schedule(**dict(self)).after(warm)
+
+
 class ThreatConfig(Section):
     """[threat]: how many are malicious, what they know and what they do.
 
@@ -31,7 +52,7 @@ class ThreatConfig(Section):
     sybils: float | None = Field(None, ge=0)
     surrogate: int = Field(20, ge=0)
     stamp: Literal["after_augmentation", "before_augmentation"] = "after_augmentation"
-    schedule: Schedule = Schedule()
+    schedule: ScheduleConfig = ScheduleConfig()
 
     @model_validator(mode="after")
     def _possible(self) -> "ThreatConfig":

@@ -37,6 +37,7 @@ class Traits:
     withstands: str = ""
     coordinatewise: bool = False
     decides: bool = False
+    scores: Callable[..., Tensor] | None = None
     returns: str = ""
     references: tuple[str, ...] = ()
     base_rows: Callable[..., int] | None = None

@@ -49,7 +49,7 @@ def register(kind: str, function: F, **traits: Any) -> F:
     doc = inspect.getdoc(function) or ("" if kind == "model" else None)
     if doc is None:
         raise TypeError(f"{kind} {name} needs a docstring: its first line is shown in lists")
-    check_traits(kind, name, traits, tuple(options))
+    check_traits(kind, name, traits, tuple(options), asks)
     if kind == "aggregator":
         traits["returns"] = _result_of(name, function)
         whole = {word for word, told in WORDS[kind].items() if told.whole}
@@ -111,6 +111,7 @@ def aggregator(
     needs: str | None = None,
     coordinatewise: bool = False,
     decides: bool = False,
+    scores: Callable[..., torch.Tensor] | None = None,
     references: tuple[str, ...] = (),
     base_rows: Callable[..., int] | None = None,
     claims: tuple[str, ...] = ("permutation", "unanimity"),
@@ -125,7 +126,8 @@ def aggregator(
     weights have noise added to what they give, a `Chosen` update says whom it is made of.
     `needs`: the condition on n, f and options, such as "n > 2*f + 2"; several are parted by "; ".
     `coordinatewise`: the rule may be shown any block of columns (one of this package the updates themselves, not to be
-    written to). `decides`: a client with weight 0 counts as flagged.
+    written to). `decides`: a client with weight 0 counts as flagged. `scores`: a function of some of the words that
+    the rule asks for, which gives how suspect each row is [n], more being worse.
     `references`: rows that follow the clients' in `gram` and `squared_distances`, of "origin", "previous",
     "root_update" and "zero_model" (minus the parameters). `base_rows(n, f, **options)`: the fewest rows with f
     malicious ones that a rule which asks for `base` gives it, if not n.
@@ -146,6 +148,7 @@ def aggregator(
         needs=needs,
         coordinatewise=coordinatewise,
         decides=decides,
+        scores=scores,
         references=references,
         base_rows=base_rows,
         claims=claims,

@@ -1,5 +1,6 @@
 """What an algorithm returned, held to what its kind promises; AlgorithmError says what it must be instead."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -93,6 +94,15 @@ def as_cleaned(entry: Entry, result: Any, samples: int) -> tuple[Tensor, Tensor]
     if suspicion.shape != (samples,) or not suspicion.is_floating_point() or suspicion.isnan().any():
         raise entry.fault(f"must say by a number how suspect each of {samples} samples is")
     return keep, suspicion.double()
+
+
+def as_scores(entry: Entry, supply: Mapping[str, Any], rows: int) -> Tensor:
+    """How suspect an entry holds each row [rows], in float64; what is no number counts as most."""
+    words = inspect.signature(entry.scores).parameters if entry.scores else ()
+    made = as_tensor(entry, entry.tell("scores", **{word: supply[word] for word in words}), "of scores [n]")
+    if made.shape != (rows,):
+        raise entry.fault(f"must score {rows} rows, not {tuple(made.shape)}")
+    return made.double().nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
 
 def as_samples(entry: Entry, result: Any, images: Tensor, labels: Tensor, how: str = "") -> tuple[Tensor, Tensor]:

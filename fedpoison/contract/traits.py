@@ -14,11 +14,17 @@ _SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
 """What traits that are functions are called with, besides all options by name."""
 
 
-def check_traits(kind: str, name: str, traits: Mapping[str, Any], options: tuple[str, ...]) -> None:
+def check_traits(
+    kind: str, name: str, traits: Mapping[str, Any], options: tuple[str, ...], asks: tuple[str, ...]
+) -> None:
     """TypeError for a bound that cannot be read and a function that does not take what it is called with."""
     known = ("n", "f", "comb", *options)
     _check_bounds(name, "needs", "condition", traits.get("needs"), known)
     _check_bounds(name, "kappa", "bound", traits.get("kappa"), (*known, "kappa") if kind == "preaggregator" else known)
+    if (scores := traits.get("scores")) is not None:
+        unknown = [word for word in inspect.signature(scores).parameters if word not in asks]
+        if unknown:
+            raise TypeError(f"{name}: scores asks for {', '.join(unknown)}, which the rule does not")
     for trait, shown in _SHOWN.get(kind, {}).items():
         if (given := traits.get(trait)) is not None and not isinstance(given, str):
             _check_function(name, trait, given, shown, options)

@@ -16,23 +16,14 @@ from torch import Tensor
 from fedpoison.common import parallel
 from fedpoison.common.seeding import Stream, drawing_from, drawn
 from fedpoison.contract.entry import Entry, Step, own_f, told
-from fedpoison.contract.results import as_chosen, as_mixing, as_tensor, as_vector, as_weights, unpack
+from fedpoison.contract.results import as_chosen, as_mixing, as_scores, as_tensor, as_vector, as_weights, unpack
 from fedpoison.contract.vocabulary import NOTHING_LEFT, REFERENCES
 from fedpoison.contract.words import WORDS, supplied
 from fedpoison.defences.memory import BASE, RULE, ByStep
 from fedpoison.defences.rows import Rows, screen, spread
 from fedpoison.defences.situation import Situation
 from fedpoison.linalg.blocks import row_norms
-from fedpoison.types import (
-    Base,
-    Chosen,
-    Event,
-    Layer,
-    Norms,
-    Update,
-    Updates,
-    Verdict,
-)
+from fedpoison.types import Base, Chosen, Event, Layer, Norms, Update, Updates, Verdict
 
 _OF_CLIENTS = {word for word, told in WORDS["aggregator"].items() if told.of_clients} | {"zero_model"}
 """What a rule cannot ask for when it is another's base: its rows may be parts of updates, or made up."""
@@ -168,8 +159,11 @@ class Defence:
             return _skip(situation, norms, (*events, *verdict.events), "the aggregate is not finite")
         weights = spread(verdict.weights, kept, len(updates), 0.0)
         flagged = spread(verdict.flagged, kept, len(updates), True)
+        scores = spread(verdict.scores, kept, len(updates), torch.inf)
         events = (*events, *verdict.events)
-        return replace(verdict, update=made, norms=norms, weights=weights, flagged=flagged, events=events)
+        return replace(
+            verdict, update=made, norms=norms, weights=weights, flagged=flagged, scores=scores, events=events
+        )
 
     def _aggregate(
         self, updates: Updates, norms: Norms, situation: Situation, rng: torch.Generator | None = None
@@ -188,8 +182,9 @@ class Defence:
                 mixing = course.memory.keep(own, *unpack(entry, mixing))
             into = entry.count("rows", rows.count, **options) if entry.rows else rows.count
             rows = rows.mixed(as_mixing(entry, mixing, into, rows.count))
-        verdict = self._apply_rule(rows, situation, course)
-        return replace(verdict, state=course.memory.whole, events=tuple(dict.fromkeys(course.said)))
+        verdict, scores = self._apply_rule(rows, situation, course), self._scores(rows, situation, course)
+        events = tuple(dict.fromkeys(course.said))
+        return replace(verdict, scores=scores, state=course.memory.whole, events=events)
 
     def _apply_rule(self, rows: Rows, situation: Situation, course: "_Course") -> Verdict:
         entry, options, f = told(self.rule, situation.f)
@@ -223,6 +218,13 @@ class Defence:
             update += (noise * torch.randn(len(update), generator=course.rng, dtype=torch.float64)).to(update.dtype)
         flagged = given[: rows.count] == 0 if decided else None
         return Verdict(update, weights=weights, flagged=flagged)
+
+    def _scores(self, rows: Rows, situation: Situation, course: "_Course") -> Tensor | None:
+        """What the rule thinks of each client, where it has a number for it and a client is behind each row."""
+        entry, _, f = told(self.rule, situation.f)
+        if entry.scores is None or not all(step.keeps_clients for step, _ in self.pre):
+            return None
+        return as_scores(entry, self._supply(entry, rows, replace(situation, f=f), course, RULE), rows.count)
 
     def _supply(self, entry: Entry, rows: Rows, situation: Situation, course: "_Course", own: str) -> dict[str, Any]:
         """What a step asks for; its memory is that of its `own` place in the chain."""

@@ -23,6 +23,7 @@ DETECTION = {
     "detection_f1": "f1",
     "detection_false_positive_rate": "false_positive_rate",
     "detection_auroc": "auroc",
+    "detection_score_auroc": "score_auroc",
     "malicious_weight": "malicious_weight",
 }
 """Of the detection of attackers, with what a record calls them."""

@@ -21,9 +21,10 @@ def detection(verdict: Verdict, bad: Tensor) -> Measured:
 
     From `flagged`: precision, recall and F1 (None without attackers) and the false-positive rate. From the
     weights: the attackers' share of weight, and the chance that an honest client weighs more than a malicious one.
+    From `scores`: the chance that a malicious client is more suspect than an honest one.
     """
     measured: Measured = dict.fromkeys(
-        ("precision", "recall", "f1", "false_positive_rate", "malicious_weight", "auroc")
+        ("precision", "recall", "f1", "false_positive_rate", "malicious_weight", "auroc", "score_auroc")
     )
     if verdict.flagged is not None:
         flagged = verdict.flagged
@@ -39,6 +40,8 @@ def detection(verdict: Verdict, bad: Tensor) -> Measured:
         measured["malicious_weight"] = float(weights[bad].sum() / weights.sum()) if weights.sum() else 0.0
         if (~bad).any():
             measured["auroc"] = auroc(weights, ~bad)
+    if verdict.scores is not None and bad.any() and (~bad).any():
+        measured["score_auroc"] = auroc(verdict.scores, bad)
     return measured
 
 

@@ -164,7 +164,7 @@ def _shade(ax: Axes, part: pl.DataFrame, schedules: Mapping[str, Schedule]) -> N
     """Shade the rounds in which the attack is on."""
     rounds = part["round"].to_list()
     first, last = min(rounds), max(rounds)
-    for schedule in {s.model_dump_json(): s for run, s in schedules.items() if run in set(part["run"])}.values():
+    for schedule in {repr(s): s for run, s in schedules.items() if run in set(part["run"])}.values():
         for begin, stop in schedule.spans(first, last):
             ax.axvspan(begin - 0.5, stop + 0.5, color="#D55E00", alpha=0.07, linewidth=0, zorder=0)
     ax.set_xlim((first, last) if first < last else (first - 0.5, last + 0.5))

@@ -127,7 +127,7 @@ class Runs:
     def schedules(self) -> dict[str, Schedule]:
         """When each run's attack is on, by the run's hash; runs without an attack are left out."""
         attacked = [run for run in self.runs if run.labels["schedule"]]
-        return {run.folder.path.name: Schedule.model_validate(run.labels["schedule"]) for run in attacked}
+        return {run.folder.path.name: Schedule(**run.labels["schedule"]) for run in attacked}
 
 
 def load(*paths: Path | str, only: Sequence[str] = ()) -> Runs:
@@ -170,7 +170,7 @@ def _row(record: Record, clean: Record | None, comparable: bool) -> dict[str, An
         "round": record["round"],
         **{name: record.get(name) for name in (*SCORES, *SPREAD)},  # runs of older versions have fewer
         "attack_success": _success(record),
-        **{name: record["detection"][recorded] for name, recorded in DETECTION.items()},
+        **{name: record["detection"].get(recorded) for name, recorded in DETECTION.items()},
         **{name: (record.get("sanitised") or {}).get(recorded) for name, recorded in SANITISED.items()},
         "malicious": len(record["malicious"]),
         "over_budget": record["over_budget"],

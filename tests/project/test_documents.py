@@ -10,11 +10,10 @@ import torch
 import fedpoison
 from fedpoison.clients.training import Local
 from fedpoison.common.dotted import flatten
-from fedpoison.common.schedule import Schedule
 from fedpoison.config.config import Config
 from fedpoison.config.sections import Clients, Data, DefenceConfig
 from fedpoison.config.sweep import load
-from fedpoison.config.threat import ThreatConfig
+from fedpoison.config.threat import ScheduleConfig, ThreatConfig
 from fedpoison.contract.lookup import load_file
 from fedpoison.server import Server
 
@@ -96,7 +95,7 @@ def test_readme_toml_in_full_runs_and_leaves_nothing_out(tmp_path):
     said = {key.split(".", 1)[1] if key.startswith("sweep.") else key for key in given}
     words = {word for key in said for word in key.split(".")}
     sections = {*Config.model_fields, *Data.model_fields, *Clients.model_fields, *ThreatConfig.model_fields}
-    sections |= {*Local.model_fields, *Server.model_fields, *Schedule.model_fields, *DefenceConfig.model_fields}
+    sections |= {*Local.model_fields, *Server.model_fields, *ScheduleConfig.model_fields, *DefenceConfig.model_fields}
     alternatives = {
         "seed",
         "engine",

@@ -12,6 +12,7 @@ from fedpoison.types import Norms, Weights
     evidence="tests/defences/test_more_rules.py::test_cge_equals_its_definition",
     needs="n > f",
     decides=True,
+    scores=lambda norms: norms,
     claims=("permutation", "unanimity", "scale", "rotation"),
 )
 def cge(norms: Norms, f: int) -> Weights:

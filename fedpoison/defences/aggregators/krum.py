@@ -21,6 +21,7 @@ def krum_scores(squared_distances: SquaredDistances, f: int) -> Tensor:
     source="secondary: restated as eq. 3 of arXiv:2006.09365v1, section 3.1 (read there)",
     evidence="tests/defences/test_aggregators.py::test_krum_equals_its_definition",
     needs="n > 2*f + 2",
+    scores=krum_scores,
     claims=("permutation", "unanimity", "translation", "scale", "rotation"),
     kappa="6*(1 + f/(n - 2*f))",
     kappa_source="secondary: Allouah et al. 2023 (arXiv:2302.01772), of n − f neighbours; searched for n − f − 2",
@@ -42,6 +43,7 @@ def krum(squared_distances: SquaredDistances, f: int) -> Weights:
     evidence="tests/defences/test_aggregators.py::test_multi_krum_equals_its_definition",
     needs="n > 2*f + 2; m is None or m <= n",
     decides=True,
+    scores=krum_scores,
     claims=("permutation", "unanimity", "translation", "scale", "rotation"),
 )
 def multi_krum(
