@@ -103,10 +103,8 @@ def _become(before: Tensor, after: Tensor) -> str:
 
 
 def _global_states() -> dict[str, Any]:
-    return {
-        "torch's": torch.get_rng_state().numpy().tobytes(),
-        "numpy's": str(np.random.get_state()),  # noqa: NPY002 (to see that nobody used it)
-    }
+    numpys: Any = np.random.get_state()  # noqa: NPY002 (to see that nobody used it)
+    return {"torch's": torch.get_rng_state().numpy().tobytes(), "numpy's": (numpys[1].tobytes(), numpys[2:])}
 
 
 @contextmanager
@@ -115,7 +113,7 @@ def _global_seed(number: int) -> Iterator[None]:
     before, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002 (rules may draw from it)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(number)
+            torch.default_generator.manual_seed(number)  # torch.manual_seed also writes the stack down, for GPUs
             np.random.seed(number)  # noqa: NPY002
             random.seed(number)
             yield
