@@ -64,6 +64,7 @@ def test_engines_agree_says_so(tmp_path: Path) -> None:
     assert hashes["batched"] == hashes["flower in process"]
 
 
+@pytest.mark.exhaustive
 def test_a_deployment_has_the_bits_of_batched_and_refuses_strangers(tmp_path: Path) -> None:
     with deployed(tmp_path / "deployment", 3) as deployment:
         deployment.start_supernode(3, 3, register=False)

@@ -666,9 +666,16 @@ def test_a_model_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 # Malicious clients never stop a run
 
 
-@pytest.mark.parametrize("rule", sorted(entries("aggregator")))
-def test_no_update_stops_a_run(rule: str, users: Path) -> None:
-    sent = SENT if rule == "mean" else ["nan", "1e30", "largest", "too long"]
+OTHERS = sorted({*entries("aggregator")} - {"mean"})
+SENT_TO = [
+    ("mean", SENT),
+    *[(rule, ["nan", "largest"]) for rule in OTHERS],  # one that is set aside, and one that the rule gets
+    *[pytest.param(rule, ["1e30", "too long"], marks=pytest.mark.exhaustive) for rule in OTHERS],
+]
+
+
+@pytest.mark.parametrize(("rule", "sent"), SENT_TO)
+def test_no_update_stops_a_run(rule: str, sent: list[str], users: Path) -> None:
     experiment = toml(
         users,
         evaluate_every=2,
