@@ -149,8 +149,9 @@ def _train(state: State, world: World, number: int) -> Harvest:
     drills, drilled, remarks = _drills(state, world, cohort, number)
     wanted = zip(cohort.clients.tolist(), cohort.malicious.tolist(), trained.tolist(), strict=True)
     cast = [Task(i, poisons and is_bad, drills.get(i)) for i, is_bad, trains in wanted if trains]
-    behaves = threat.needs_twins(int((~cohort.malicious).sum())) and (poisons or not threat.needs_own())
-    twins = [Task(i) for i in cohort.clients[cohort.malicious].tolist()] if behaves else []
+    behaves = not threat.needs_own() or poisons or bool(drills)  # otherwise than in the cast
+    twinned = behaves and threat.needs_twins(int((~cohort.malicious).sum()))
+    twins = [Task(i) for i in cohort.clients[cohort.malicious].tolist()] if twinned else []
     cast, twins, cleaning = _clean(state, world, cohort, cast, twins, number)
     root = [Task(federation.server)] if world.defence.trains_root else []
 
@@ -213,7 +214,7 @@ def _told(events: tuple[Event, ...], threat: Threat, attackers: ClientIds) -> li
     untouched = sorted({client for event in events if event.what == "untouched" for client in event.clients})
     if threat.data and untouched:
         whom = "any" if len(untouched) == len(attackers) else "some"
-        what = "attack" if threat.update else "unattacked"  # they forge their updates all the same
+        what = "attack" if threat.update or threat.training else "unattacked"  # they attack otherwise all the same
         kept.append(Event(what, tuple(untouched), f"{threat.data[0].name} changes no sample of {whom} of its clients"))
     return kept
 

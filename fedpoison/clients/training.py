@@ -130,6 +130,11 @@ class Task:
     drill: Drill | None = None
     kept: Tensor | None = None
 
+    @property
+    def attacks(self) -> bool:
+        """Whether it trains otherwise than an honest client on clean samples."""
+        return self.poisoned or self.drill is not None
+
     def shard(self, federation: Federation) -> Shard:
         """What it trains on."""
         shard = federation.shard(self.client, self.poisoned)
@@ -152,12 +157,12 @@ class ClientMomentum(BaseModel):
     ) -> tuple[Updates, dict[str, Tensor]]:
         """What is sent for these updates [tasks, d], and what each of all the clients keeps for the next round.
 
-        A client's momentum on clean data and on poisoned data are two. An update that is not finite is sent as it
-        is and not kept.
+        A client's momentum where it behaves and where its data are poisoned or it trains by a drill are two. An update
+        that is not finite is sent as it is and not kept.
         """
         sent, memory, usable = updates.clone(), dict(memory), updates.isfinite().all(dim=1)
-        for name, poisoned in (("clean", False), ("poisoned", True)):
-            rows = usable & torch.tensor([task.poisoned == poisoned for task in tasks], dtype=torch.bool)
+        for name, attacks in (("clean", False), ("poisoned", True)):
+            rows = usable & torch.tensor([task.attacks == attacks for task in tasks], dtype=torch.bool)
             if not rows.any():
                 continue
             ids = [task.client for task, row in zip(tasks, rows.tolist(), strict=True) if row]

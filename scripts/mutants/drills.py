@@ -96,6 +96,20 @@ MUTANTS = (
         TRAINING,
     ),
     (
+        "who behaves is drilled all the same",
+        "round.py",
+        "behaves = not threat.needs_own() or poisons or bool(drills)",
+        "behaves = not threat.needs_own() or poisons",
+        TRAINING,
+    ),
+    (
+        "a drill's momentum is the honest one",
+        "clients/training.py",
+        "return self.poisoned or self.drill is not None",
+        "return self.poisoned",
+        TRAINING,
+    ),
+    (
         "a memory is forgotten",
         "round.py",
         '"drills": harvest.drills,',

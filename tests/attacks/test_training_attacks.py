@@ -182,6 +182,51 @@ def test_every_engine_gives_the_same_bits_and_so_does_a_cut_run(tmp_path: Path, 
     assert [r["round"] for r in folder.records()] == [1, 2, 3]
 
 
+PRYING = """
+from fedpoison import update_attack
+
+@update_attack()
+def prying(own, benign, n_malicious):
+    "Send what was trained, and twice what an honest client would have sent."
+    assert benign.shape == own.shape
+    return own - 2 * benign
+"""
+
+
+@pytest.mark.parametrize("data", [{}, {"data": {"name": "badnets"}}])
+def test_attackers_who_may_see_no_other_honest_update_train_without_the_drill_too(
+    tmp_path: Path, data: dict[str, Any]
+) -> None:
+    (tmp_path / "own.py").write_text(PRYING)
+    threat = {"malicious": 2, **data, "training": {"name": "neurotoxin", "epochs": 2}, "knows": "colluders"}
+    table = {**TABLE, "rounds": 1, "defence": {}, "threat": {**threat, "update": {"name": "own.py:prying"}}}
+    world, state = build(parse(table, tmp_path))
+    seen: list[Plan] = []
+    train = world.engine.train
+
+    def noted(params: Tensor, plan: Plan) -> Any:
+        seen.append(plan)
+        return train(params, plan)
+
+    world.engine.train = noted  # type: ignore[method-assign]
+    play(state, world)
+    bad = sorted(world.threat.fixed_ids)
+    twins = [task for task in seen[0].tasks[6:] if task.client in bad]
+    assert [(task.client, task.poisoned, task.drill) for task in twins] == [(i, False, None) for i in bad]
+
+
+def test_momentum_of_a_drill_is_not_that_of_honest_training() -> None:
+    table = {**TABLE, "clients": {**TABLE["clients"], "momentum": 0.9}}
+    threat = {"malicious": 2, "training": {"name": "neurotoxin"}, "schedule": {"at": [2]}}
+    _, state, _ = played({**table, "rounds": 2, "threat": threat})
+    world, _ = build(parse({**table, "threat": threat}))
+    kept, bad = state.memory_of("momentum"), sorted(world.threat.fixed_ids)
+    assert kept["poisoned"][bad].norm(dim=1).min() > 0
+    assert not kept["poisoned"][[i for i in range(6) if i not in bad]].any()
+    _, one, _ = played({**table, "rounds": 1, "threat": {"malicious": 0}})
+    assert torch.equal(kept["clean"][bad], one.memory_of("momentum")["clean"][bad])
+
+
 @pytest.mark.parametrize(
     ("returned", "says"),
     [
