@@ -270,6 +270,17 @@ def test_of_a_class_of_which_nothing_is_left_the_least_suspect_is_kept(tmp_path:
     assert said == [f"nothing: {len(world.federation.shard(i).index[::2])} samples" for i in range(3)]
 
 
+def test_a_later_sanitizer_sees_what_an_earlier_one_kept(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    table = {**TABLE, "rounds": 1, "threat": {"malicious": 0}, "clients": {"count": 2}}
+    table["defence"] = {"client": {"sanitize": ["own.py:half", "own.py:half"]}}
+    world, state, records = played(table, tmp_path)
+    assert not [e for e in records[0]["events"] if e["what"] == "spared"]
+    for client in range(2):
+        keep = state.memory_of("cleaning")[f"{client}c/keep"].nonzero().flatten()
+        assert keep.tolist() == list(range(0, len(world.federation.shard(client)), 4))
+
+
 @pytest.mark.parametrize(
     ("name", "says"), [("wrong", "must return Cleaned, not Tensor"), ("short", r"must say of \d+ samples")]
 )
