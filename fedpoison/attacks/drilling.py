@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from fedpoison.clients.drills import Gradients
 from fedpoison.clients.training import Local
 from fedpoison.common.parallel import in_parallel
 from fedpoison.common.seeding import Stream
+from fedpoison.common.spelling import among
 from fedpoison.contract.entry import Entry, Step, in_words
 from fedpoison.contract.results import as_tensor, unpack
 from fedpoison.contract.words import supplied
@@ -70,7 +72,7 @@ def as_drill(entry: Entry, made: Any, local: Local, d: int) -> Drill:
     try:
         local.drilled(made)
     except (ValueError, TypeError) as error:
-        raise entry.fault(f"has its clients train with {dict(made.local)}: {in_words(error)}", error) from error
+        raise entry.fault(f"has its clients train with {dict(made.local)}: {_why(error)}", error) from error
     for name, value in (("radius", made.radius), ("every", made.every)):
         if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
             raise entry.fault(f"must return a Drill whose {name} is more than 0, not {value!r}")
@@ -79,6 +81,18 @@ def as_drill(entry: Entry, made: Any, local: Local, d: int) -> Drill:
     mask = as_tensor(entry, made.mask, "[d] as the mask of its Drill")
     if mask.shape != (d,) or mask.dtype != torch.bool:
         raise entry.fault(
-            f"must return a Drill whose mask is {d} of torch.bool, not {tuple(mask.shape)} of {mask.dtype}"
+            f"must return a Drill whose mask is {d} values of torch.bool, not {tuple(mask.shape)} of {mask.dtype}"
         )
     return replace(made, mask=mask.contiguous())
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with settings, in the words of a configuration's own errors."""
+    if not isinstance(error, ValidationError):
+        return in_words(error)
+    return "; ".join(
+        f"there is no such setting; {among(str(each['loc'][-1]), Local.model_fields, 'settings')}"
+        if each["type"] == "extra_forbidden"
+        else f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}".lstrip(": ")
+        for each in error.errors()
+    )

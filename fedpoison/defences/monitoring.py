@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from fedpoison.common.errors import AlgorithmError
 from fedpoison.contract.entry import Entry, Step, in_words
 from fedpoison.contract.results import unpack
 from fedpoison.contract.words import supplied
@@ -41,7 +42,8 @@ def watch(watches: Sequence[Watch], verdict: Verdict, situation: Situation, memo
         try:
             alarm, kept = _look(each.step, verdict, situation, memories.of(name), place)
         except Exception as error:
-            events.append(Event("monitor_failed", detail=f"{entry.name}: {in_words(error)}"))
+            said = str(error) if isinstance(error, AlgorithmError) else f"{entry.name} fails with {in_words(error)}"
+            events.append(Event("monitor_failed", detail=said))
             continue
         memories.keep(name, None, kept)
         if alarm:

@@ -11,10 +11,21 @@ _LISTED = 8
 
 def foreseen(configs: Sequence[Config]) -> list[str]:
     """What the configurations say by themselves, a sentence each."""
+    if nobody := _nobody(configs):
+        return [nobody]
     kinds = (_too_many, _unused, _harmless)
     return list(
         dict.fromkeys(said for kind in kinds for config in configs if config.malicious for said in kind(config))
     )
+
+
+def _nobody(configs: Sequence[Config]) -> str | None:
+    """Whether attacks are named and nobody is there to carry one out."""
+    threats = [config.threat for config in configs]
+    named = [attack.label for each in threats for attack in (each.data, each.training, each.update) if attack]
+    if not named or any(config.malicious for config in configs):
+        return None
+    return f"{', '.join(dict.fromkeys(named))}: threat.malicious is 0, so nobody attacks"
 
 
 def _too_many(config: Config) -> Iterator[str]:

@@ -56,6 +56,12 @@ def _round(record: Record) -> Iterator[tuple[str, str]]:
         yield " were skipped", event["detail"] + (_left_nothing(aside) if event["detail"] == NOTHING_LEFT else "")
     for event in _events(record, "attack", "unattacked", "uncounted"):
         yield "", event["detail"]
+    for event in _events(record, "monitor_failed"):
+        yield "", f"a monitor failed: {event['detail']}"
+    for event in _events(record, "alarm"):
+        yield " had an alarm", event["detail"].partition(":")[0]
+    if _events(record, "rollback"):
+        yield " were taken back", "a monitor's alarm"
     theirs = [event for event in aside if malicious.intersection(event["clients"])]
     if malicious and malicious <= {client for event in theirs for client in event["clients"]} and not record["skipped"]:
         yield "", f"what the attackers sent was set aside ({' or '.join(event['detail'] for event in theirs)})"

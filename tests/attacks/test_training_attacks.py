@@ -231,9 +231,10 @@ def test_momentum_of_a_drill_is_not_that_of_honest_training() -> None:
     ("returned", "says"),
     [
         ("1", "must return a Drill, not int"),
-        ('Drill(local={"rate": 1.0})', "rate"),
+        ('Drill(local={"epoch": 1})', r"\{'epoch': 1\}: there is no such setting; did you mean 'epochs'\?"),
+        ('Drill(local={"epochs": 1, "steps": 1})', "epochs = 1 and steps = 1 are alternatives"),
         ('Drill(local={"lr": -1.0})', "has its clients train with"),
-        ("Drill(mask=torch.ones(3, dtype=torch.bool))", r"mask is \d+ of torch.bool, not \(3,\)"),
+        ("Drill(mask=torch.ones(3, dtype=torch.bool))", r"mask is \d+ values of torch.bool, not \(3,\)"),
         ("Drill(mask=torch.ones(len(params)))", "torch.float32"),
         ("Drill(radius=-1.0)", "radius is more than 0, not -1.0"),
         ("Drill(radius=float('nan'))", "radius is more than 0, not nan"),
@@ -280,5 +281,9 @@ def test_what_a_training_attack_is_called_and_where_it_may_stand() -> None:
         parse({**TABLE, "threat": {"malicious": 2, "actor": "data", "data": "badnets", "training": "neurotoxin"}})
     with pytest.raises(ConfigError, match=r"give threat.data, threat.training or threat.update"):
         parse({**TABLE, "threat": {"malicious": 2}})
+    nobody = [parse({**TABLE, "threat": {"malicious": 0, "training": "neurotoxin", "data": "badnets"}})]
+    assert foreseen(nobody) == ["badnets, neurotoxin: threat.malicious is 0, so nobody attacks"]
+    assert "nobody" not in "".join(foreseen([*nobody, parse(TABLE)]))
+    assert foreseen([parse({**TABLE, "threat": {}})]) == []
     unused = parse({**TABLE, "threat": {"malicious": 2, "training": "neurotoxin", "update": "ipm"}})
     assert "ipm does not use what attackers train, so neurotoxin does nothing" in foreseen([unused])

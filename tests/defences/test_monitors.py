@@ -23,6 +23,7 @@ from fedpoison.defences.monitoring import Watch, watch
 from fedpoison.defences.monitors.norm_jump import norm_jump
 from fedpoison.defences.situation import Situation
 from fedpoison.round import State, play
+from fedpoison.runs.happened import happened
 from fedpoison.runs.simulation import simulate
 from fedpoison.runs.world import build
 from fedpoison.server import Server
@@ -197,8 +198,7 @@ def test_a_monitor_that_fails_is_an_event_and_disturbs_no_other() -> None:
     got = served(SERVER, "rollback", rounds(4, 5, 2), *others)
     for made in got:
         failed = [e.detail for e in made.verdict.events if e.what == "monitor_failed"]
-        assert failed[0].startswith("broken: ")
-        assert "KeyError: 'lost'" in failed[0]
+        assert failed[0].endswith("broken fails with KeyError: 'lost'")
         assert failed[1].endswith("wrong suspects [77], who are not among this round's clients")
     assert [e.what for e in got[1].verdict.events] == ["alarm", "monitor_failed", "monitor_failed", "rollback"]
 
@@ -248,6 +248,22 @@ def test_a_replaced_model_is_rolled_back_and_who_sent_it_suspected() -> None:
         assert ("rollback" in events[11]) == (action == "rollback")
         asr[action] = records[-1]["asr"]
     assert asr["warn"] > asr["rollback"] + 0.2
+
+
+def test_alarms_and_monitors_that_fail_are_said_under_tables(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        'from fedpoison import monitor\n\n@monitor()\ndef lost(norms):\n    "Fail."\n    raise KeyError("it")\n'
+    )
+    monitors = [{"name": "norm_jump", "window": 6, "action": "rollback"}, "own.py:lost"]
+    config = parse({**TABLE, "rounds": 11, "evaluate_every": 11, "defence": {"monitors": monitors}}, tmp_path)
+    said = happened([simulate(config, tmp_path)])
+    failed, *others = said
+    assert others == [
+        "1 of 11 rounds had an alarm: norm_jump",
+        "1 of 11 rounds were taken back: a monitor's alarm",
+    ]
+    assert failed.startswith("11 of 11 rounds: a monitor failed: ")
+    assert failed.endswith("own.py:6: lost fails with KeyError: 'it'")
 
 
 def test_a_watched_run_that_is_cut_ends_as_an_uncut_one(tmp_path: Path) -> None:
