@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from fedpoison.attacks.drilling import Drills
-from fedpoison.attacks.threat import Scene, Threat, craft_with
+from fedpoison.attacks.threat import Scene, Threat, craft_with, hostile, told
 from fedpoison.clients.cleaning import Cleaner, Cleaning
 from fedpoison.clients.delivery import Answers, Late, Mail, deliver
 from fedpoison.clients.federation import Federation
@@ -20,7 +21,7 @@ from fedpoison.defences.defence import Defence
 from fedpoison.defences.monitoring import Watch
 from fedpoison.defences.situation import Situation
 from fedpoison.measures.evaluation import Evaluator, RootProbe, Scores
-from fedpoison.measures.rounds import detection, rejection_skew, spread_of, summary_of_norms
+from fedpoison.measures.rounds import by_group, detection, rejection_skew, spread_of, summary_of_norms
 from fedpoison.server import Server
 from fedpoison.types import ClientIds, Drill, Event, Layer, Params, Update, Updates, Verdict
 
@@ -47,7 +48,7 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """What stays the same from round to round."""
+    """What stays the same from round to round. `threats`: the groups of attackers; `drills`: those of some of them."""
 
     seed: int
     rounds: int
@@ -60,13 +61,13 @@ class World:
     late: Late
     server: Server
     federation: Federation
-    threat: Threat
+    threats: tuple[Threat, ...]
     engine: Engine
     defence: Defence
     evaluator: Evaluator
     layers: tuple[Layer, ...] = ()
     probe: RootProbe | None = None
-    drills: Drills | None = None
+    drills: Mapping[int, Drills] = field(default_factory=dict)
     cleaner: Cleaner | None = None
     monitors: tuple[Watch, ...] = ()
 
@@ -111,7 +112,7 @@ def play(state: State, world: World) -> tuple[State, Record]:
         **{name: scores.get(name) for name in SCORES},
         "cohort": ids.tolist(),
         "malicious": ids[bad].tolist(),
-        "over_budget": world.threat.actor == "client" and int(bad.sum()) > world.defence.budget(situation.f),
+        "over_budget": len(hostile(world.threats, ids[bad])) > world.defence.budget(situation.f),
         "f": situation.f,
         "weights": None if verdict.weights is None else verdict.weights.tolist(),
         "flagged": None if verdict.flagged is None else ids[verdict.flagged].tolist(),
@@ -119,6 +120,7 @@ def play(state: State, world: World) -> tuple[State, Record]:
         **spread_of(verdict, mail.updates, ~bad),
         "rejection_skew": rejection_skew(verdict, bad, world.federation.skew(ids)),
         "update_norms": summary_of_norms(verdict.norms, bad),
+        "groups": by_group(verdict, [threat.members(ids, bad) for threat in world.threats], scores.get("groups")),
         "sanitised": harvest.cleaning.measured,
         "skipped": verdict.skipped,
         "events": [event.as_dict() for event in (*harvest.events, *remarks, *delays, *verdict.events)],
@@ -128,7 +130,7 @@ def play(state: State, world: World) -> tuple[State, Record]:
         "defence": verdict.state,
         "drills": harvest.drills,
         "cleaning": harvest.cleaning.memory,
-        "attack": attack,
+        **attack,
         "server": served.memory,
         "monitors": served.watched,
         "momentum": harvest.momentum,
@@ -142,16 +144,20 @@ SCORES = tuple(field.name for field in fields(Scores))
 
 def _train(state: State, world: World, number: int) -> Harvest:
     """Have the cohort train, the attackers too if anybody looks at that, and the server on its own samples."""
-    threat, federation = world.threat, world.federation
+    threats, federation = world.threats, world.federation
     cohort, events = _cohort(world, number)
-    trained = ~cohort.malicious | threat.needs_own()
-    poisons = threat.data is not None
     drills, drilled, remarks = _drills(state, world, cohort, number)
-    wanted = zip(cohort.clients.tolist(), cohort.malicious.tolist(), trained.tolist(), strict=True)
-    cast = [Task(i, poisons and is_bad, drills.get(i)) for i, is_bad, trains in wanted if trains]
-    behaves = not threat.needs_own() or poisons or bool(drills)  # otherwise than in the cast
-    twinned = behaves and threat.needs_twins(int((~cohort.malicious).sum()))
-    twins = [Task(i) for i in cohort.clients[cohort.malicious].tolist()] if twinned else []
+    honest = int((~cohort.malicious).sum())
+    trained, twinned, cast, twins = ~cohort.malicious, torch.zeros_like(cohort.malicious), list[Task](), list[Task]()
+    for place, (client, group) in enumerate(zip(cohort.clients.tolist(), cohort.group.tolist(), strict=True)):
+        threat = threats[group] if group >= 0 else None
+        task = Task(client, threat is not None and threat.data is not None, drills.get(client))
+        if threat is None or threat.needs_own():
+            trained[place] = True
+            cast.append(task)
+        if threat and threat.needs_twins(honest) and (task.attacks or not threat.needs_own()):
+            twinned[place] = True
+            twins.append(Task(client))
     cast, twins, cleaning = _clean(state, world, cohort, cast, twins, number)
     root = [Task(federation.server)] if world.defence.trains_root else []
 
@@ -165,24 +171,28 @@ def _train(state: State, world: World, number: int) -> Harvest:
         cohort=cohort,
         trained=trained,
         updates=clients[: len(cast)],
-        twins=clients[len(cast) :] if twins else None,
+        twinned=twinned,
+        twins=clients[len(cast) :],
         root=own[0] if root else None,
         momentum=momentum,
         drills=drilled,
         cleaning=cleaning,
         lost=made.lost,
-        events=(*events, *remarks, *cleaning.events, *_told(made.events, threat, cohort.clients[cohort.malicious])),
+        events=(*events, *remarks, *cleaning.events, *told(made.events, threats, cohort)),
     )
 
 
 def _drills(state: State, world: World, cohort: Cohort, number: int) -> tuple[dict[int, Drill], Memory, list[Event]]:
-    """How each attacker trains who trains otherwise than the honest; the attack's memory; and remarks on it."""
-    memory, bad = state.memory_of("drills"), cohort.clients[cohort.malicious]
-    if world.drills is None or not len(bad) or not world.threat.needs_own():
-        return {}, memory, []
-    n, params, previous = len(cohort.clients), state.params, state.previous
-    made, memory, remarks = world.drills(bad, n, params, previous, memory, number)
-    return dict(zip(bad.tolist(), made, strict=True)), memory, remarks
+    """How each attacker trains who trains otherwise than the honest; the attacks' memory; and remarks on them."""
+    memory, found, remarks = state.memory_of("drills"), dict[int, Drill](), list[Event]()
+    for group, drills in world.drills.items():
+        members = cohort.clients[cohort.group == group]
+        if len(members) and world.threats[group].needs_own():
+            n = len(members) + int((~cohort.malicious).sum())
+            made, memory, said = drills(members, n, state.params, state.previous, memory, number)
+            found |= zip(members.tolist(), made, strict=True)
+            remarks += said
+    return found, memory, remarks
 
 
 def _clean(
@@ -192,7 +202,7 @@ def _clean(
     memory = state.memory_of("cleaning")
     if world.cleaner is None:
         return cast, twins, Cleaning((), memory, (), None)
-    bad = {*cohort.clients[cohort.malicious].tolist()} if world.threat.actor == "client" else set[int]()
+    bad = hostile(world.threats, cohort.clients[cohort.malicious])
     honest = [task for task in cast if task.client not in bad]
     cleaning = world.cleaner([*honest, *twins], state.params, number, memory)
     made = iter(cleaning.tasks)
@@ -202,21 +212,12 @@ def _clean(
 def _cohort(world: World, number: int) -> tuple[Cohort, list[Event]]:
     """Who answers in this round, and who does not."""
     drawn = world.federation.cohort(number, world.per_round)
-    bad = world.threat.among(drawn, world.seed, number)
+    group = torch.full_like(drawn, -1)
+    for threat in world.threats:
+        group[threat.among(drawn, world.seed, number)] = threat.number
     answers = Answers.draw(drawn, world.dropout, world.late, Stream(world.seed, "answers", number))
     events = [Event("no_answer", tuple(drawn[answers.lost].tolist()))] if answers.lost.any() else []
-    return Cohort(clients=drawn, malicious=bad, late=answers.late).only(~answers.lost), events
-
-
-def _told(events: tuple[Event, ...], threat: Threat, attackers: ClientIds) -> list[Event]:
-    """An engine's events, with one of all clients that an attack on the data left as they were."""
-    kept = [event for event in events if event.what != "untouched"]
-    untouched = sorted({client for event in events if event.what == "untouched" for client in event.clients})
-    if threat.data and untouched:
-        whom = "any" if len(untouched) == len(attackers) else "some"
-        what = "attack" if threat.update or threat.training else "unattacked"  # they attack otherwise all the same
-        kept.append(Event(what, tuple(untouched), f"{threat.data[0].name} changes no sample of {whom} of its clients"))
-    return kept
+    return Cohort(clients=drawn, group=group, late=answers.late).only(~answers.lost), events
 
 
 def _situation(state: State, world: World, ids: ClientIds, bad: Tensor, root: Update | None) -> Situation:
@@ -235,33 +236,50 @@ def _situation(state: State, world: World, ids: ClientIds, bad: Tensor, root: Up
     )
 
 
-def _attack(state: State, world: World, harvest: Harvest) -> tuple[Updates | list[Tensor], Memory, list[Event]]:
-    """What the clients send, in the cohort's order; the attack's memory; and remarks on it."""
-    threat, cohort, memory, number = world.threat, harvest.cohort, state.memory_of("attack"), state.round + 1
-    if not cohort.malicious.any() or (threat.update is None and threat.sybils is None):
-        return harvest.updates, memory, []
-    malicious, remarks = harvest.own, list[Event]()
-    if threat.update is not None:
-        situation = _situation(state, world, cohort.clients, cohort.malicious, harvest.root)
+def _attack(
+    state: State, world: World, harvest: Harvest
+) -> tuple[Updates | list[Tensor], dict[str, Memory], list[Event]]:
+    """What the clients send, in the cohort's order; the attacks' memories by owner; and remarks on them."""
+    crafted, memories, remarks = dict[int, Tensor](), dict[str, Memory](), list[Event]()
+    for threat in world.threats:
+        memory = state.memory_of(threat.owner("attack"))
+        if threat.crafts() and (harvest.cohort.group == threat.number).any():
+            malicious, memory, said = _craft(state, world, harvest, threat, memory)
+            stream = Stream(world.seed, "sybils", state.round + 1, threat.number)
+            crafted[threat.number] = threat.as_sybils(malicious, stream)
+            remarks += said
+        memories[threat.owner("attack")] = memory
+    return harvest.attacked(crafted), memories, remarks
 
-        def defend(tried: Updates) -> Verdict:
-            stream = Stream(world.seed, "defend", number)
-            with world.defence.drawing(stream):
-                return world.defence(tried, replace(situation, stream=stream))
 
-        scene = Scene(
-            honest=harvest.honest,
-            twins=malicious if harvest.twins is None else harvest.twins,
-            own=malicious,
-            n_malicious=int(cohort.malicious.sum()),
-            n=len(cohort.clients),
-            params=state.params,
-            previous=state.previous,
-            server_lr=world.server.rate(number, world.rounds),
-            defend=defend,
-            stream=Stream(world.seed, "attack", number),
-            state=dict(memory),
-        )
-        malicious, memory, remarks = craft_with(threat.update, threat.knows, scene)
-    malicious = threat.as_sybils(malicious, Stream(world.seed, "sybils", number))
-    return harvest.attacked(malicious), memory, remarks
+def _craft(
+    state: State, world: World, harvest: Harvest, threat: Threat, memory: Memory
+) -> tuple[Tensor, Memory, list[Event]]:
+    """What a group of attackers sends, its memory, and remarks; as far as it sees there are the honest and itself."""
+    own, cohort, number = harvest.own(threat.number), harvest.cohort, state.round + 1
+    if threat.update is None:
+        return own, memory, []
+    seen = cohort.only((cohort.group == threat.number) | ~cohort.malicious)
+    situation = _situation(state, world, seen.clients, seen.malicious, harvest.root)
+    if world.f is not None:
+        situation = replace(situation, f=max(0, world.f - (len(cohort.clients) - len(seen.clients))))
+
+    def defend(tried: Updates) -> Verdict:
+        stream = Stream(world.seed, "defend", number, threat.number)
+        with world.defence.drawing(stream):
+            return world.defence(tried, replace(situation, stream=stream))
+
+    scene = Scene(
+        honest=harvest.honest,
+        twins=harvest.behaved(threat.number),
+        own=own,
+        n_malicious=int(seen.malicious.sum()),
+        n=len(seen.clients),
+        params=state.params,
+        previous=state.previous,
+        server_lr=world.server.rate(number, world.rounds),
+        defend=defend,
+        stream=Stream(world.seed, "attack", number, threat.number),
+        state=dict(memory),
+    )
+    return craft_with(threat.update, threat.knows, scene)

@@ -50,7 +50,7 @@ def world_of(attack: Callable[..., Any] | None = None, **changes: Any) -> tuple[
     }
     world, state = build(parse({**base, **changes}))
     if attack is not None:
-        world = replace(world, threat=replace(world.threat, update=(attack.entry, {})))
+        world = replace(world, threats=(replace(world.threats[0], update=(attack.entry, {})),))
     return world, state
 
 
@@ -236,10 +236,11 @@ def harvest(rows: Tensor, bad: Tensor, train: bool = False, twins: Tensor | None
     """Of clients 10, 11, …; the rows are the honest clients' unless the attackers train too; every third is late."""
     clients = 10 + torch.arange(len(bad))
     return Harvest(
-        cohort=Cohort(clients=clients, malicious=bad, late=clients % 3 == 0),
+        cohort=Cohort(clients=clients, group=bad.long() - 1, late=clients % 3 == 0),
         trained=~bad | train,
         updates=rows,
-        twins=twins,
+        twinned=bad & (twins is not None),
+        twins=rows[:0] if twins is None else twins,
         root=None,
         momentum={},
         drills={},
@@ -252,10 +253,10 @@ def harvest(rows: Tensor, bad: Tensor, train: bool = False, twins: Tensor | None
 def test_rows_stand_in_the_cohorts_order() -> None:
     honest, malicious = torch.arange(6.0).view(3, 2), -torch.arange(4.0).view(2, 2)
     bad = torch.tensor([True, False, False, True, False])
-    rows = harvest(honest, bad).attacked(malicious)
+    rows = harvest(honest, bad).attacked({0: malicious})
     assert isinstance(rows, Tensor)
     assert torch.equal(rows, torch.stack([malicious[0], honest[0], honest[1], malicious[1], honest[2]]))
-    listed = harvest(honest, bad).attacked(torch.zeros(2, 9))
+    listed = harvest(honest, bad).attacked({0: torch.zeros(2, 9)})
     assert [row.shape for row in listed] == [(9,), (2,), (2,), (9,), (2,)]
     assert torch.equal(listed[2], honest[1])
 
@@ -272,10 +273,11 @@ def test_whom_the_engine_loses_is_gone_from_all_of_the_harvest(train: bool) -> N
     assert left.cohort.malicious.tolist() == [True, False, False]
     assert left.cohort.late.tolist() == [False, True, False]
     assert torch.equal(left.honest, rows[[2, 4]])
-    assert torch.equal(left.own, rows[:1] if train else rows[:0])
-    assert left.twins is not None
-    assert torch.equal(left.twins, -rows[:1])
-    assert torch.equal(torch.stack([*left.attacked(torch.ones(1, 2))]), torch.stack([torch.ones(2), rows[2], rows[4]]))
+    assert torch.equal(left.own(0), rows[:1] if train else rows[:0])
+    assert torch.equal(left.behaved(0), -rows[:1])
+    assert torch.equal(
+        torch.stack([*left.attacked({0: torch.ones(1, 2)})]), torch.stack([torch.ones(2), rows[2], rows[4]])
+    )
 
 
 def test_cohort_weights_and_flags_tell_of_the_same_clients() -> None:

@@ -155,3 +155,20 @@ class Poison:
         if self.surrogate is None:
             raise ValueError(f"{self.step[0].name} asks for a net of the attacker's own, and there is none")
         return self.surrogate(client, index)
+
+
+@dataclass(frozen=True)
+class Poisons:
+    """The attacks on the data, one for each group of attackers that does one; `clients`: whose they are, if several."""
+
+    groups: tuple[Poison | None, ...]
+    clients: tuple[frozenset[int], ...]
+
+    def __call__(self, client: int, index: Tensor) -> Shard:
+        """The samples `index` of the data set as this client trains on them when it attacks."""
+        if len(self.groups) == 1:
+            (mine,) = self.groups
+        else:
+            mine = next(poison for poison, ids in zip(self.groups, self.clients, strict=True) if client in ids)
+        assert mine is not None
+        return mine(client, index)

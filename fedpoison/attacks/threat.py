@@ -1,12 +1,13 @@
 """Who is malicious, when, and what it knows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from fedpoison.clients.harvest import Cohort
 from fedpoison.common.schedule import Schedule
 from fedpoison.common.seeding import Stream
 from fedpoison.contract.entry import Step
@@ -35,10 +36,11 @@ def check_knowledge(update: Step | None, knows: tuple[Knowledge, ...]) -> list[s
 
 @dataclass(frozen=True)
 class Threat:
-    """The malicious share of a federation of `clients`.
+    """The malicious share of a federation of `clients`, or one group of it, the one with this `number` from 0.
 
-    `malicious`: a count, of the population if `draw` is "fixed" (the same clients all along, at random ids) or
-    "per_round" (drawn anew for each round), of each cohort if it is "per_cohort". `schedule`: when they attack.
+    A group sees the honest and itself. `malicious`: a count, of the population if `draw` is "fixed" (the same clients
+    all along, at random ids) or "per_round" (drawn anew for each round), of each cohort if it is "per_cohort".
+    `schedule`: when they attack.
     `sybils`: all attackers send what the first of them would, each with noise of this share of its norm. `actor`:
     whether they are malicious or an outsider poisons their data, which is all that is done then.
     """
@@ -54,11 +56,17 @@ class Threat:
     sybils: float | None = None
     fixed_ids: frozenset[int] = field(default=frozenset())
     actor: Actor = "client"
+    number: int = 0
 
     @staticmethod
-    def draw_ids(stream: Stream, clients: int, malicious: int) -> frozenset[int]:
-        """The ids of a set of attackers, anywhere in the population; of one stream, fewer are among more."""
-        return frozenset(stream.numpy().permutation(clients)[:malicious].tolist())
+    def draw_ids(stream: Stream, clients: int, malicious: int, but: Collection[int] = ()) -> frozenset[int]:
+        """The ids of a set of attackers, anywhere in the population but these; of one stream, fewer are among more."""
+        order = stream.numpy().permutation(clients).tolist()
+        return frozenset([client for client in order if client not in but][:malicious])
+
+    def owner(self, memory: str) -> str:
+        """Whose this group's memory is, of those called so."""
+        return f"{memory}/{self.number}" if self.number else memory
 
     def among(self, cohort: ClientIds, seed: int, round: int) -> Tensor:
         """Which of the cohort are malicious in this round: a mask [n]; nobody when the attack is off."""
@@ -71,6 +79,10 @@ class Threat:
             return mask
         ids = self.fixed_ids if self.draw == "fixed" else self.draw_ids(stream, self.clients, self.malicious)
         return torch.tensor([i in ids for i in cohort.tolist()], dtype=torch.bool)
+
+    def members(self, senders: ClientIds, malicious: Tensor) -> Tensor:
+        """Which malicious senders are of this group, a mask [n]; of several, each is always of the same clients."""
+        return malicious & torch.tensor([i in self.fixed_ids for i in senders.tolist()], dtype=torch.bool)
 
     def as_sybils(self, malicious: Tensor, stream: Stream) -> Tensor:
         """What the attackers send if they are one actor's many clients; what is no matrix stays as it is."""
@@ -85,10 +97,36 @@ class Threat:
         """Whether anybody looks at what the attackers' training gives."""
         return self.update is None or "own" in self.update[0].asks
 
+    def crafts(self) -> bool:
+        """Whether they send anything else than what their training gives."""
+        return self.update is not None or self.sybils is not None
+
     def needs_twins(self, honest: int) -> bool:
         """Whether attackers train as honest clients too, because they can look at no other honest update."""
         asked = self.update is not None and "benign" in self.update[0].asks
         return asked and ("all" not in self.knows or not honest)
+
+
+def hostile(threats: Sequence[Threat], malicious: ClientIds) -> set[int]:
+    """Those of the malicious clients who are so themselves, and not only their data."""
+    outsiders = [threat for threat in threats if threat.actor == "data"]
+    if len(outsiders) == len(threats):
+        return set()
+    return {*malicious.tolist()} - {client for threat in outsiders for client in threat.fixed_ids}
+
+
+def told(events: tuple[Event, ...], threats: tuple[Threat, ...], cohort: Cohort) -> list[Event]:
+    """An engine's events, with one of all clients that an attack on the data left as they were."""
+    kept = [event for event in events if event.what != "untouched"]
+    untouched = {client for event in events if event.what == "untouched" for client in event.clients}
+    for threat in threats:
+        members = cohort.clients[cohort.group == threat.number].tolist()
+        left = sorted(untouched & {*members})
+        if threat.data and left:
+            whom = "any" if len(left) == len(members) else "some"
+            what = "attack" if threat.update or threat.training else "unattacked"  # they attack otherwise all the same
+            kept.append(Event(what, tuple(left), f"{threat.data[0].name} changes no sample of {whom} of its clients"))
+    return kept
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,20 @@ from fedpoison.types import ClientIds, Event, LocalUpdates, Twins, Update, Updat
 
 @dataclass(frozen=True, kw_only=True)
 class Cohort:
-    """Who answers in a round: ids [n], ascending, and masks [n] of those who are malicious and those who are late."""
+    """Who answers in a round: ids [n], ascending, the group of attackers of each [n], −1 of none, and who is late."""
 
     clients: ClientIds
-    malicious: Tensor
+    group: Tensor
     late: Tensor
+
+    @property
+    def malicious(self) -> Tensor:
+        """Who is malicious: a mask [n]."""
+        return self.group >= 0
 
     def only(self, mask: Tensor) -> "Cohort":
         """Those of a mask [n]."""
-        return Cohort(clients=self.clients[mask], malicious=self.malicious[mask], late=self.late[mask])
+        return Cohort(clients=self.clients[mask], group=self.group[mask], late=self.late[mask])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +33,18 @@ class Harvest:
     """What a round's training brought.
 
     `trained` [n]: of whom in the cohort there is a row in `updates`, in the cohort's order: the honest, and the
-    attackers if anybody looks at what their training gives. `twins` [n_malicious, d]: what their training gives where
-    they behave, if anybody looks at that. `root` [d]: what training on the server's samples gives. `momentum`: what the
-    clients keep for the next round; `drills`: what the attack on their training keeps; `cleaning`: what was made of
-    their samples. `lost`: clients without an update, whose rows mean nothing.
+    attackers if anybody looks at what their training gives. `twinned` [n]: of which attackers there is a row in
+    `twins`, what their training gives where they behave, if anybody looks at that apart. `root` [d]: what training on
+    the server's samples gives. `momentum`: what the clients keep for the next round; `drills`: what the attacks on
+    their training keep; `cleaning`: what was made of their samples. `lost`: clients without an update, whose rows mean
+    nothing.
     """
 
     cohort: Cohort
     trained: Tensor
     updates: LocalUpdates
-    twins: Twins | None
+    twinned: Tensor
+    twins: Twins
     root: Update | None
     momentum: Mapping[str, Tensor]
     drills: Mapping[str, Tensor]
@@ -50,10 +57,14 @@ class Harvest:
         """The honest clients' updates [n_honest, d]."""
         return self._of(~self.cohort.malicious)
 
-    @property
-    def own(self) -> LocalUpdates:
-        """What the attackers' training gives [n_malicious, d]; no rows if nobody looks at it."""
-        return self._of(self.cohort.malicious)
+    def own(self, group: int) -> LocalUpdates:
+        """What the training of a group's attackers gives [n_malicious, d]; no rows if nobody looks at it."""
+        return self._of(self.cohort.group == group)
+
+    def behaved(self, group: int) -> LocalUpdates:
+        """The same where they behave; what their training gives if they do, or if nobody looks at it apart."""
+        members = self.cohort.group == group
+        return self.twins[members[self.twinned]] if self.twinned[members].any() else self.own(group)
 
     def _of(self, mask: Tensor) -> LocalUpdates:
         rows = mask[self.trained]
@@ -69,23 +80,37 @@ class Harvest:
             cohort=self.cohort.only(left),
             trained=self.trained[left],
             updates=self.updates[left[self.trained]],
-            twins=None if self.twins is None else self.twins[left[self.cohort.malicious]],
+            twinned=self.twinned[left],
+            twins=self.twins[left[self.twinned]],
         )
 
-    def attacked(self, malicious: Tensor) -> Updates | list[Tensor]:
-        """What the cohort sends if the attackers send these rows; `updates` may be changed by it.
+    def attacked(self, crafted: Mapping[int, Tensor]) -> Updates | list[Tensor]:
+        """What the cohort sends if some groups of attackers send these rows; `updates` may be changed by it.
 
         A list of rows if the malicious ones do not fit in a matrix.
         """
-        bad, rows = self.cohort.malicious, self.updates
-        k, d = int(bad.sum()), rows.shape[1]
-        fits = malicious.is_floating_point() and malicious.dtype.itemsize <= rows.dtype.itemsize
-        if malicious.shape == (k, d) and fits:
+        if not crafted:
+            return self.updates
+        masks = {group: self.cohort.group == group for group in crafted}
+        if all(self._fits(rows, masks[group]) for group, rows in crafted.items()):
+            sent = self.updates
             if not self.trained.all():
-                rows = rows.new_empty(len(bad), d)
-                rows[~bad] = self.honest
-            rows[bad] = malicious.to(rows.dtype)
-            return rows
-        sent = iter(malicious if malicious.dim() and len(malicious) == k else [malicious] * k)
-        honest = iter(self.honest)
-        return [next(sent) if is_bad else next(honest) for is_bad in bad.tolist()]
+                sent = sent.new_empty(len(self.trained), sent.shape[1])
+                sent[self.trained] = self.updates
+            for group, rows in crafted.items():
+                sent[masks[group]] = rows.to(sent.dtype)
+            return sent
+        turns = {group: iter(_apart(rows, int(masks[group].sum()))) for group, rows in crafted.items()}
+        trained = iter(self.updates)
+        own = [next(trained) if trains else None for trains in self.trained.tolist()]
+        pairs = zip(self.cohort.group.tolist(), own, strict=True)
+        return [next(turns[group]) if group in turns else row for group, row in pairs]
+
+    def _fits(self, rows: Tensor, mask: Tensor) -> bool:
+        exact = rows.is_floating_point() and rows.dtype.itemsize <= self.updates.dtype.itemsize
+        return exact and rows.shape == (int(mask.sum()), self.updates.shape[1])
+
+
+def _apart(rows: Tensor, count: int) -> Sequence[Tensor]:
+    """What each of so many attackers sends: its row, or all of it where there is none for each."""
+    return list(rows) if rows.dim() and len(rows) == count else [rows] * count

@@ -46,3 +46,10 @@ class Schedule:
             begun = spans.pop()[0] if spans and spans[-1][1] == round - 1 else round
             spans.append((begun, round))
         return spans
+
+
+def together(schedules: Sequence[Schedule], rounds: int) -> Schedule:
+    """When any of several attacks is on, in so many rounds; of one it is its own."""
+    if len({*map(repr, schedules)}) == 1:
+        return schedules[0]
+    return Schedule(at=[round for round in range(1, rounds + 1) if any(each.on(round) for each in schedules)])

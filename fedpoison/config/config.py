@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from fedpoison import __version__
 from fedpoison.common.errors import ConfigError
 from fedpoison.common.fingerprint import fingerprint
 from fedpoison.common.rounding import half_up
+from fedpoison.common.schedule import Schedule, together
 from fedpoison.config.keys import instead
 from fedpoison.config.section import Section
 from fedpoison.config.sections import Clients, Data, DefenceConfig, WarmStart
-from fedpoison.config.threat import ThreatConfig
+from fedpoison.config.threat import Group, ThreatConfig
 from fedpoison.contract.component import Component, a
 from fedpoison.server import Server
 
@@ -43,14 +44,7 @@ class Config(Section):
     def _chain_fits(self) -> "Config":
         clients, threat = self.clients, self.threat
         among = clients.cohort if threat.draw == "per_cohort" else clients.count
-        problems = []
-        if threat.share and not self.malicious:
-            problems.append(f"threat.share = {threat.share} of {among} clients is nobody")
-        first, last = threat.schedule.after(self.warm_rounds).first, threat.schedule.after(0).last
-        if self.malicious and last is not None and last <= self.warm_rounds:
-            problems.append(f"the attack ends in round {last}, within the {self.warm_rounds} warm ones")
-        elif self.malicious and first > self.rounds:
-            problems.append(f"the attack starts in round {first}, after the last, {self.rounds}")
+        problems = [said for place, group in self.groups.items() for said in self._misplaced(place, group, among)]
         if self.defence.chain.wants_root and not self.data.root:
             needs = f"{self.defence.chain.wants_root} needs the server's own samples"
             problems.append(f"{needs}: give data.root, such as {{ samples = 100 }}")
@@ -68,6 +62,25 @@ class Config(Section):
             raise ValueError("; ".join(problems))
         return self
 
+    def _misplaced(self, place: str, group: Group, among: int) -> Iterator[str]:
+        """What a group's number, names or schedule cannot be here."""
+        if group.share and not group.count_of(among):
+            yield f"{place}.share = {group.share} of {among} clients is nobody"
+        if unknown := [client for client in group.clients or () if client >= self.clients.count]:
+            named = ", ".join(map(str, unknown))
+            yield f"{place}.clients: there is no client {named}, of {self.clients.count} from 0"
+        first, last = group.schedule.after(self.warm_rounds).first, group.schedule.after(0).last
+        if group.count_of(among) and last is not None and last <= self.warm_rounds:
+            yield f"the attack ends in round {last}, within the {self.warm_rounds} warm ones"
+        elif group.count_of(among) and first > self.rounds:
+            yield f"the attack starts in round {first}, after the last, {self.rounds}"
+
+    @property
+    def groups(self) -> dict[str, Group]:
+        """The threat's groups by the dotted keys of their tables; one alone is the threat itself."""
+        several = self.threat.groups
+        return {f"threat.groups.{i}": group for i, group in enumerate(several)} if several else {"threat": self.threat}
+
     @property
     def warm_rounds(self) -> int:
         """Rounds before the attack that this run shares with others."""
@@ -81,14 +94,34 @@ class Config(Section):
     @property
     def malicious(self) -> int:
         """Malicious clients: of each cohort if they are drawn so, of the population otherwise."""
-        return self.threat.count_of(self.clients.cohort if self.threat.draw == "per_cohort" else self.clients.count)
+        return sum(self.counts)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The malicious clients of each group."""
+        among = self.clients.cohort if self.threat.draw == "per_cohort" else self.clients.count
+        return tuple(group.count_of(among) for group in self.threat.each)
+
+    @property
+    def hostile(self) -> int:
+        """Those of the malicious clients who are so themselves, and not only their data."""
+        return sum(k for k, group in zip(self.counts, self.threat.each, strict=True) if group.actor == "client")
 
     @property
     def expected_malicious(self) -> int:
         """Malicious clients in an expected cohort, rounded half up."""
+        return self.expected(self.malicious)
+
+    @property
+    def expected_hostile(self) -> int:
+        """Those of them who are malicious themselves."""
+        return self.expected(self.hostile)
+
+    def expected(self, malicious: int) -> int:
+        """How many of so many malicious clients are in an expected cohort, rounded half up."""
         if self.threat.draw == "per_cohort":
-            return self.malicious
-        return half_up(self.malicious * self.clients.cohort / self.clients.count)
+            return malicious
+        return half_up(malicious * self.clients.cohort / self.clients.count)
 
     @property
     def f(self) -> int | None:
@@ -97,19 +130,24 @@ class Config(Section):
             return None
         if self.defence.f is not None:
             return self.defence.f
-        return 0 if self.threat.actor == "data" else self.expected_malicious  # no client is malicious then
+        return self.expected_hostile
 
     @property
     def attack(self) -> str:
-        """The attack's name: data, training and update attack, or none."""
-        if not self.malicious:
-            return "none"
-        return "+".join(c.label for c in (self.threat.data, self.threat.training, self.threat.update) if c)
+        """The attack's name: data, training and update attack, or none; that of each group that there is."""
+        names = [group.label for group, count in zip(self.threat.each, self.counts, strict=True) if count]
+        return " & ".join(names) or "none"
 
     @property
-    def stamps_last(self) -> bool:
-        """Whether the data attack's trigger is set on pictures after their augmentation."""
-        data, after = self.threat.data, self.threat.stamp == "after_augmentation"
+    def schedule(self) -> Schedule | None:
+        """When anybody attacks; None if nobody does."""
+        pairs = zip(self.threat.each, self.counts, strict=True)
+        there = [group.schedule.after(self.warm_rounds) for group, count in pairs if count]
+        return together(there, self.rounds) if there else None
+
+    def stamps_last(self, group: Group) -> bool:
+        """Whether the trigger of a group's data attack is set on pictures after their augmentation."""
+        data, after = group.data, group.stamp == "after_augmentation"
         return bool(self.data.augment and data and data.entry.plants and after)
 
     def table(self) -> dict[str, Any]:
@@ -119,12 +157,14 @@ class Config(Section):
     def _dumped(self, by_content: bool) -> dict[str, Any]:
         dumped: dict[str, Any] = _without_none(self.model_dump(context={"by_content": by_content}))
         dumped["defence"]["f"] = "true" if self.f is None else self.f
+        groups = dumped["threat"].pop("groups")
+        dumped["threat"] = {"groups": groups} if groups else dumped["threat"]
         return dumped
 
     def labels(self) -> dict[str, Any]:
         """How tables and figures call this run, and the hash of the clean run it is compared with."""
         clean = self.clean().hash if self.malicious else None
-        schedule = asdict(self.threat.schedule.after(self.warm_rounds)) if self.malicious else None
+        schedule = asdict(self.schedule) if self.schedule else None
         labels = {"rule": self.defence.rule, "attack": self.attack, "clean": clean, "schedule": schedule}
         return {**labels, "digests": self.digests}
 
@@ -134,14 +174,14 @@ class Config(Section):
         pre = {f"defence.pre.{place}": step for place, step in enumerate(self.defence.pre)}
         watched = {f"defence.monitors.{i}": each.monitor for i, each in enumerate(self.defence.monitors)}
         cleaning = {f"defence.client.sanitize.{i}": step for i, step in enumerate(self.defence.client.sanitize)}
+        kinds = ("data", "training", "update")
+        attacks = {f"{place}.{kind}": getattr(group, kind) for place, group in self.groups.items() for kind in kinds}
         chosen = {
             "data": self.data.dataset,
             "data.partition": self.data.partition,
             "model": self.model,
             "clients.local.loss": self.clients.local.loss,
-            "threat.data": self.threat.data,
-            "threat.training": self.threat.training,
-            "threat.update": self.threat.update,
+            **attacks,
             **pre,
             "defence.aggregator": self.defence.aggregator,
             "defence.base": self.defence.base,
@@ -164,7 +204,10 @@ class Config(Section):
         The data attack stays named, so that what it aims at is measured on the clean model too, but nobody
         does it; the defence is told the f that it was told.
         """
-        quiet = ThreatConfig(data=self.threat.data)
+        aiming = [Group(data=group.data) for group in self.threat.each if group.data]
+        quiet = (
+            ThreatConfig(groups=aiming) if len(aiming) > 1 else ThreatConfig(data=aiming[0].data if aiming else None)
+        )
         defence = self.defence.model_copy(update={"f": self.expected_malicious if self.f is None else self.f})
         return self.model_copy(update={"threat": quiet, "defence": defence})
 
@@ -182,14 +225,17 @@ class Config(Section):
             del table["defence"]["monitors"]  # there were none before
         if not self.defence.client.sanitize:
             del table["defence"]["client"]
-        if not self.stamps_last:
-            del table["threat"]["stamp"]  # it changes nothing, or is what was always done
+        for group, told in zip(self.threat.each, table["threat"].get("groups", [table["threat"]]), strict=True):
+            if not self.stamps_last(group):
+                del told["stamp"]  # it changes nothing, or is what was always done
         local, loss = table["clients"]["local"], table["clients"]["local"]["loss"]
         local["loss"] = local.pop("reduction")  # as it was called before losses could be chosen
         if loss != {"name": "cross_entropy"}:
             local["criterion"] = loss
         if self.malicious:
             table["threat"]["ids"] = "nested"  # which are drawn for a seed; what was drawn otherwise has other hashes
+        elif self.threat.groups:
+            table["threat"] = {"groups": [{"data": told.get("data")} for told in table["threat"]["groups"]]}
         else:
             table["threat"] = {"data": table["threat"].get("data")}
         text = json.dumps([table, __version__], sort_keys=True)

@@ -1,6 +1,7 @@
 """[threat]: who is malicious, when, and what they do."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -8,7 +9,7 @@ from fedpoison.attacks.threat import Actor, Draw, Knowledge, check_knowledge
 from fedpoison.common.rounding import half_up
 from fedpoison.common.schedule import Schedule
 from fedpoison.config.section import Section, as_list
-from fedpoison.contract.component import maybe_a
+from fedpoison.contract.component import Component, maybe_a
 
 
 class ScheduleConfig(Section):
@@ -32,19 +33,19 @@ class ScheduleConfig(Section):
         return Schedule(**dict(self)).after(warm)
 
 
-class ThreatConfig(Section):
-    """[threat]: how many are malicious, what they know and what they do.
+class Group(Section):
+    """Attackers who are alike: how many they are, or which, what they know and what they do.
 
     `actor`: a malicious "client", or an outsider who poisons the "data" of so many clients, which train honestly.
-    `surrogate`: epochs for which an attacker trains a net of its own to craft poison with, for attacks that do.
-    `stamp`: whether triggers are set on pictures before or after [data] augment moves and mirrors them.
+    `clients`: their ids, in place of a number or a share of them. `surrogate`: epochs for which an attacker trains a
+    net of its own to craft poison with, for attacks that do. `stamp`: whether triggers are set on pictures before or
+    after [data] augment moves and mirrors them.
     """
 
     actor: Actor = "client"
-
     malicious: int | None = Field(None, ge=0)
     share: float | None = Field(None, ge=0, le=1)
-    draw: Draw = "fixed"
+    clients: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
     knows: Annotated[list[Knowledge], BeforeValidator(as_list)] = Field(["all"])
     data: maybe_a("data_attack") = None
     training: maybe_a("training_attack") = None
@@ -55,11 +56,15 @@ class ThreatConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
 
     @model_validator(mode="after")
-    def _possible(self) -> "ThreatConfig":
+    def _possible(self) -> "Group":
         problems = check_knowledge(self.update.step if self.update else None, tuple(self.knows))
-        if self.malicious is not None and self.share is not None:
-            problems.append(f"malicious = {self.malicious} and share = {self.share} are alternatives; give one")
-        if (self.malicious or self.share) and not (self.data or self.training or self.update):
+        told = {name: getattr(self, name) for name in ("malicious", "share", "clients")}
+        given = [f"{name} = {value}" for name, value in told.items() if value is not None]
+        if len(given) > 1:
+            problems.append(f"{' and '.join(given)} are alternatives; give one")
+        if self.clients and len({*self.clients}) < len(self.clients):
+            problems.append(f"clients = {self.clients} names one twice")
+        if (self.malicious or self.share or self.clients) and not self.attacks:
             problems.append(
                 "there are malicious clients but no attack: give threat.data, threat.training or threat.update"
             )
@@ -70,6 +75,56 @@ class ThreatConfig(Section):
             raise ValueError("; ".join(problems))
         return self
 
+    @property
+    def attacks(self) -> tuple[Component, ...]:
+        """What they do: attacks on data, training and updates."""
+        return tuple(attack for attack in (self.data, self.training, self.update) if attack)
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return "+".join(attack.label for attack in self.attacks)
+
     def count_of(self, clients: int) -> int:
         """Malicious clients among so many."""
+        if self.clients:
+            return len(self.clients)
         return self.malicious or 0 if self.share is None else half_up(self.share * clients)
+
+
+class ThreatConfig(Group):
+    """[threat]: who is malicious. Of `groups`, each has all of its own; without them it is itself the only one.
+
+    `draw`: whether the malicious are the same ones all along ("fixed"), so many of each cohort ("per_cohort"), or so
+    many of all, drawn anew each round ("per_round").
+    """
+
+    draw: Draw = "fixed"
+    groups: list[Group] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_group_is_a_threat(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or not isinstance(given.get("groups"), list):
+            return given
+        groups, others = given["groups"], sorted(given.keys() - {"groups"})
+        if groups and others:
+            raise ValueError(f"with groups each says all of its own, and {', '.join(others)} stands beside them")
+        return groups[0] if len(groups) == 1 else given
+
+    @model_validator(mode="after")
+    def _by_groups_or_by_itself(self) -> "ThreatConfig":
+        problems = []
+        named = [client for group in self.each for client in group.clients or ()]
+        if twice := sorted({client for client in named if named.count(client) > 1}):
+            problems.append(f"clients {', '.join(map(str, twice))} are in two groups")
+        if self.clients and self.draw != "fixed":
+            problems.append(f'clients = {self.clients} says who is malicious, draw = "{self.draw}" draws it')
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def each(self) -> tuple[Group, ...]:
+        """The groups; one alone is what it says itself."""
+        return (*self.groups,) or (self,)

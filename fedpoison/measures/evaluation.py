@@ -19,7 +19,7 @@ from fedpoison.attacks.poisoning import Aim
 from fedpoison.clients.federation import Shard
 from fedpoison.common.parallel import in_parallel
 from fedpoison.data import Dataset
-from fedpoison.measures.rounds import auroc, finite, odds_of, quality
+from fedpoison.measures.rounds import Measured, auroc, finite, odds_of, quality
 from fedpoison.models.vector import load
 from fedpoison.types import Labels, Params, Probe, Update
 
@@ -29,7 +29,10 @@ _CHUNK = 500
 
 @dataclass(frozen=True)
 class Scores:
-    """One evaluation; None where there is nothing to measure."""
+    """One evaluation; None where there is nothing to measure.
+
+    Of several groups of attackers the success is the first one's that aims at such a thing; each one's is in `groups`.
+    """
 
     accuracy: float
     loss: float | None
@@ -54,6 +57,7 @@ class Scores:
     validation_rare_f1: float | None = None
     client_auc: float | None = None
     worst_decile_auc: float | None = None
+    groups: list[Measured] | None = None
 
 
 class Evaluator:
@@ -69,14 +73,14 @@ class Evaluator:
         self,
         net: nn.Module,
         dataset: Dataset,
-        aim: Aim | None,
+        aims: Sequence[Aim | None] = (),
         validation: Shard | None = None,
         held_out: Sequence[Shard] = (),
     ) -> None:
         self._net, self._dataset = copy.deepcopy(net).eval(), dataset
         self._validation = validation
         self._held_out = [shard for shard in held_out if len(shard)]
-        self._aim = aim
+        self._aims = aims
         sizes = torch.bincount(dataset.train_labels, minlength=dataset.n_classes).tolist()
         self._rare = int(sizes[1] <= sizes[0]) if len(sizes) == 2 else None
 
@@ -96,17 +100,23 @@ class Evaluator:
             scores = self._validated(scores, self._validation)
         if self._held_out:
             scores = self._with_clients(scores)
-        return self._attacked(scores, self._aim) if self._aim else scores
+        groups = [self._success(aim) for aim in self._aims]
+        for success in reversed(groups):
+            scores = replace(scores, **success)
+        return replace(scores, groups=groups) if len(groups) > 1 else scores
 
-    def _attacked(self, scores: Scores, aim: Aim) -> Scores:
+    def _success(self, aim: Aim | None) -> Measured:
+        """How well an attack does, by what it aims at."""
+        if aim is None:
+            return {}
         predicted = self._predict(aim.presented, aim.wanted)[0].argmax(dim=1)
         hit = float((predicted == aim.wanted).double().mean())
         if aim.goal == "backdoor":
             untriggered = self._predict(aim.plain, aim.wanted)[0].argmax(dim=1)
-            return replace(scores, asr=hit, asr_untriggered=float((untriggered == aim.wanted).double().mean()))
+            return {"asr": hit, "asr_untriggered": float((untriggered == aim.wanted).double().mean())}
         if aim.goal == "source_to_target":
-            return replace(scores, target_success=hit, source_recall=float((predicted == aim.labels).double().mean()))
-        return replace(scores, target_success=hit)
+            return {"target_success": hit, "source_recall": float((predicted == aim.labels).double().mean())}
+        return {"target_success": hit}
 
     def _validated(self, scores: Scores, shard: Shard) -> Scores:
         labels = shard.labels[shard.index]

@@ -45,6 +45,23 @@ def detection(verdict: Verdict, bad: Tensor) -> Measured:
     return measured
 
 
+def by_group(verdict: Verdict, members: Sequence[Tensor], scores: Sequence[Measured] | None) -> list[Measured] | None:
+    """Of each of several groups of attackers (masks [n]): how many sent, who of them was flagged, what all weigh.
+
+    And how well its attack does, from `scores` if the model was evaluated. None of one group: the whole record is its.
+    """
+    if len(members) < 2:
+        return None
+    total = None if verdict.weights is None else float(verdict.weights.sum())
+    measured: list[Measured] = []
+    for place, mask in enumerate(members):
+        recall = None if verdict.flagged is None or not mask.any() else float(verdict.flagged[mask].double().mean())
+        weight = None if verdict.weights is None else float(verdict.weights[mask].sum()) / total if total else 0.0
+        own = {"clients": int(mask.sum()), "detection_recall": recall, "weight": weight}
+        measured.append(own | (dict(scores[place]) if scores else {}))
+    return measured
+
+
 def auroc(scores: Tensor, positive: Tensor) -> float | None:
     """The chance that one of the positive (a mask [n]) has a higher score [n] than one of the others; a tie is half.
 

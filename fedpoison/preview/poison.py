@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedpoison.attacks.poisoning import Aim, Poison, aim_of
+from fedpoison.attacks.poisoning import Aim, Poison, Poisons, aim_of
+from fedpoison.attacks.threat import Threat
 from fedpoison.common import parallel
 from fedpoison.common.seeding import Stream
 from fedpoison.config.config import Config
 from fedpoison.config.sweep import Experiment
+from fedpoison.config.threat import Group
 from fedpoison.contract.entry import goal_of
 from fedpoison.data import Dataset
 from fedpoison.preview.detection import Detection, detections
-from fedpoison.preview.split import split_key, split_title, with_options
+from fedpoison.preview.split import always, split_key, split_title, with_options
 from fedpoison.round import World
 from fedpoison.runs.world import build
 from fedpoison.types import Images, Labels
@@ -172,40 +174,42 @@ def poisonings(experiment: Experiment) -> list[Poisoning]:
     seed = experiment.runs[0].seed
     with parallel.using(None):
         for config in experiment.runs:
-            if config.seed == seed and config.malicious and config.threat.data and (key := _key(config)) not in found:
-                found[key] = _poisoning(config)
+            for number, (group, count) in enumerate(zip(config.threat.each, config.counts, strict=True)):
+                if config.seed == seed and count and group.data and (key := _key(config, number, group)) not in found:
+                    found[key] = _poisoning(config, number, group)
     return list(found.values())
 
 
-def _key(config: Config) -> str:
-    """What the poison of a run depends on, but for its seed."""
-    table, threat = config.table(), config.threat
-    parts = [split_key(config), table["threat"]["data"], threat.actor, _used(config), config.stamps_last]
-    if threat.draw != "fixed":
-        parts += [config.clients.cohort, table["threat"]["schedule"], config.warm_rounds]
-    if threat.data and "surrogate" in threat.data.entry.asks:
-        parts += [table["model"], table["clients"]["local"], table.get("warm_start"), threat.surrogate]
+def _key(config: Config, number: int, group: Group) -> str:
+    """What the poison of a group in a run depends on, but for its seed."""
+    table, data = config.table(), group.data
+    parts = [split_key(config), number, data and data.model_dump(), _used(group), config.stamps_last(group)]
+    if config.threat.draw != "fixed":
+        parts += [config.clients.cohort, group.schedule.model_dump(), config.warm_rounds]
+    if data and "surrogate" in data.entry.asks:
+        parts += [table["model"], table["clients"]["local"], table.get("warm_start"), group.surrogate]
     return json.dumps(parts)
 
 
-def _used(config: Config) -> bool:
+def _used(group: Group) -> bool:
     """Whether anybody trains on the poison."""
-    return config.threat.update is None or "own" in config.threat.update.entry.asks
+    return group.update is None or "own" in group.update.entry.asks
 
 
-def _poisoning(config: Config) -> Poisoning:
+def _poisoning(config: Config, number: int, group: Group) -> Poisoning:
     world, _ = build(config)
-    poison, data = world.federation.poisoner, config.threat.data
-    if not isinstance(poison, Poison) or data is None:
+    poisons, data = world.federation.poisoner, group.data
+    poison = poisons.groups[number] if isinstance(poisons, Poisons) else None
+    if poison is None or data is None:
         raise ValueError("there is no attack on data to preview")
-    attacked, round = _attacked(world)
+    attacked, round = _attacked(world, world.threats[number])
     most = _CRAFTED_WITH_NETS if "surrogate" in data.entry.asks else _CRAFTED
     crafted = tuple(parallel.in_parallel(lambda client: _crafted(world, poison, client), attacked[:most]))
     remarks = []
     if len(attacked) > most:
         remarks.append(f"of the {len(attacked)} attacked clients the first {most} were crafted")
-    if config.threat.update and not _used(config):
-        remarks.append(f"{config.threat.update.label} does not use what attackers train: nobody trains on this")
+    if group.update and not _used(group):
+        remarks.append(f"{group.update.label} does not use what attackers train: nobody trains on this")
     if not any((p.changed | p.flipped).any() for p in crafted):
         remarks.append("no sample is changed and no label")
     left_out = attacked[most:]
@@ -213,12 +217,12 @@ def _poisoning(config: Config) -> Poisoning:
     found, said = detections(world.federation, poison, poisoned, left_out, config.model.label)
     return Poisoning(
         split=split_key(config),
-        on=split_title(config, world.threat.fixed_ids),
+        on=split_title(config, always(world)),
         data=with_options(config.data.dataset),
         label=with_options(data),
         options=dict(data.options),
         goal=goal_of(data.step),
-        actor=config.threat.actor,
+        actor=group.actor,
         draw=config.threat.draw,
         attacked=attacked,
         round=round,
@@ -227,26 +231,30 @@ def _poisoning(config: Config) -> Poisoning:
         aim=aim_of(data.step, poison.dataset),
         detections=found,
         remarks=(*remarks, *said),
-        sight=_sight(config),
+        sight=_sight(config, group),
     )
 
 
-def _sight(config: Config) -> str:
+def _sight(config: Config, group: Group) -> str:
     """What training does to pictures each time it sees them, and whether the trigger is set before or after that."""
-    augment, data = config.data.augment, config.threat.data
+    augment, data = config.data.augment, group.data
     steps = [f"{name} = {value}" for name, value in augment.model_dump().items() if value] if augment else []
     if steps and data and data.entry.plants:
-        steps = [*steps, "then the trigger"] if config.stamps_last else ["the trigger", "then " + steps[0], *steps[1:]]
+        steps = (
+            [*steps, "then the trigger"]
+            if config.stamps_last(group)
+            else ["the trigger", "then " + steps[0], *steps[1:]]
+        )
     return ", ".join(steps)
 
 
-def _attacked(world: World) -> tuple[tuple[int, ...], int | None]:
+def _attacked(world: World, threat: Threat) -> tuple[tuple[int, ...], int | None]:
     """Who is attacked all along; or else who is in the first round in which anybody is, and that round."""
-    if world.threat.draw == "fixed":
-        return tuple(sorted(world.threat.fixed_ids)), None
+    if threat.draw == "fixed":
+        return tuple(sorted(threat.fixed_ids)), None
     for round in range(1, world.rounds + 1):
         cohort = world.federation.cohort(round, world.per_round)
-        ids = cohort[world.threat.among(cohort, world.seed, round)]
+        ids = cohort[threat.among(cohort, world.seed, round)]
         if len(ids):
             return tuple(ids.tolist()), round
     return (), None

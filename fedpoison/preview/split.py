@@ -26,6 +26,7 @@ from fedpoison.config.config import Config
 from fedpoison.config.sweep import Experiment
 from fedpoison.contract.component import Component
 from fedpoison.data.reading import Reading
+from fedpoison.round import World
 from fedpoison.runs.world import build
 
 _SHOWN = 40
@@ -74,7 +75,8 @@ def split_key(config: Config) -> str:
     """What the split of a run depends on, but for its seed."""
     table = config.table()
     sizes = {k: table["clients"].get(k) for k in ("count", "held_out")}
-    return json.dumps([table["data"], sizes, config.malicious, config.threat.draw, config.threat.actor])
+    who = [(group.actor, group.clients) for group in config.threat.each]
+    return json.dumps([table["data"], sizes, config.counts, config.threat.draw, who])
 
 
 def with_options(component: Component) -> str:
@@ -84,9 +86,14 @@ def with_options(component: Component) -> str:
     return component.label + (f" ({options})" if options else "")
 
 
+def always(world: World) -> frozenset[int]:
+    """The clients that are malicious, or whose data are poisoned, all along."""
+    return frozenset(client for threat in world.threats for client in threat.fixed_ids)
+
+
 def split_title(config: Config, fixed: frozenset[int]) -> str:
     """The partition, the data, and how many are malicious, or poisoned, all along."""
-    attackers = f", {len(fixed)} {'malicious' if config.threat.actor == 'client' else 'poisoned'}" if fixed else ""
+    attackers = f", {len(fixed)} {'malicious' if config.hostile else 'poisoned'}" if fixed else ""
     return f"{with_options(config.data.partition)}: {config.data.dataset.label}{attackers}"
 
 
@@ -96,7 +103,7 @@ def _split(config: Config, key: str) -> Split:
     labels, classes = federation.dataset.train_labels, federation.dataset.n_classes
     shards = (federation.shard(i) for i in ids.tolist())
     counts = torch.stack([torch.bincount(labels[shard.index], minlength=classes) for shard in shards])
-    fixed = world.threat.fixed_ids
+    fixed = always(world)
     reading = federation.dataset.reading
     return Split(split_title(config, fixed), counts, federation.skew(ids), fixed, key, reading)
 

@@ -62,8 +62,8 @@ class Job:
         for config in self.configs:
             table = config.table()
             parts = [table["seed"], table["data"], table["model"], table.get("warm_start"), table["clients"]]
-            threat = config.threat
-            parts.append([table["threat"]["data"], config.malicious, threat.draw] if threat.data else None)
+            done = [group.data and group.data.model_dump() for group in config.threat.each]
+            parts.append([done, config.counts, config.threat.draw] if any(done) else None)
             parts.append(table["defence"]["aggregator"] if config.defence.chain.rule[0].check else None)
             key = json.dumps(parts, sort_keys=True)
             if key in seen or self.folder(config).finished:

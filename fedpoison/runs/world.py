@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fedpoison.attacks.drilling import Drills
-from fedpoison.attacks.poisoning import Poison, Surrogate, aim_of
+from fedpoison.attacks.poisoning import Aim, Poison, Poisons, Surrogate, aim_of
 from fedpoison.attacks.threat import Threat
 from fedpoison.clients.cleaning import Cleaner
 from fedpoison.clients.criterion import Criterion
@@ -20,6 +20,7 @@ from fedpoison.clients.training import Engine, Recipe
 from fedpoison.common.seeding import Stream, drawing_from
 from fedpoison.config.config import Config, parse
 from fedpoison.contract.component import Component
+from fedpoison.contract.entry import Step
 from fedpoison.contract.lookup import find
 from fedpoison.data import Dataset
 from fedpoison.measures.evaluation import Evaluator, RootProbe
@@ -38,38 +39,43 @@ def build(config: Config) -> tuple[World, State]:
     net, params, front = _net(config, dataset)
     if misfits := config.defence.chain.misfits(layers_of(net)):
         raise ValueError("; ".join(misfits))
-    threat = _threat(config, dataset)
+    threats = _threats(config, dataset)
     data, count = config.data, config.clients.count
     if data.augment and len(dataset.input_shape) != 3:
         raise ValueError(f"data.augment is for pictures, these samples have shape {dataset.input_shape}")
     if data.augment and front:
         raise ValueError("data.augment changes samples at every step, and warm_start.train_last sees each but once")
     seen = frozen.seen_through(front, dataset) if front else dataset
-    poison, aim = None, None
-    if threat.data:
-        fixed, epochs = tuple(sorted(threat.fixed_ids)), config.threat.surrogate
-        surrogate = Surrogate(front, net, params, seen, config.clients.local, epochs, config.seed)
-        poison = Poison(threat.data, dataset, config.seed, fixed, surrogate, front, config.stamps_last)
-        found = aim_of(threat.data, dataset)
-        aim = found.through(front) if found else None
+    poisons: list[Poison | None] = []
+    aims: list[Aim | None] = []
+    for threat, group in zip(threats, config.threat.each, strict=True):
+        surrogate = Surrogate(front, net, params, seen, config.clients.local, group.surrogate, config.seed)
+        fixed, last = tuple(sorted(threat.fixed_ids)), config.stamps_last(group)
+        data_attack = threat.data
+        poisons.append(data_attack and Poison(data_attack, dataset, config.seed, fixed, surrogate, front, last))
+        found = aim_of(threat.data, dataset) if threat.data else None
+        aims.append(found and found.through(front))
+    attacked = tuple(threat.fixed_ids for threat in threats)
     federation = Federation(
         seen,
         data.partition.step,
         count,
         config.seed,
-        poison,
+        Poisons(tuple(poisons), attacked) if any(poisons) else None,
         root=data.root.samples if data.root else 0,
         validation=data.validation_samples(len(dataset.train_labels)),
         held_out=config.clients.held_out,
         augment=data.augment,
     )
-    malicious = threat.fixed_ids if threat.actor == "client" else frozenset[int]()
+    malicious = {client for threat in threats if threat.actor == "client" for client in threat.fixed_ids}
     honest = [federation.held_out(i) for i in range(count) if i not in malicious]
     engine, engine_options = config.engine.step
-    drills = None
-    if threat.training:
-        gradients = Gradients(net, federation, Criterion(config.clients.local.loss.step))
-        drills = Drills(threat.training, config.clients.local, layers_of(net), gradients, config.seed)
+    gradients = Gradients(net, federation, Criterion(config.clients.local.loss.step))
+    drills = {
+        threat.number: Drills(threat.training, config.clients.local, layers_of(net), gradients, config.seed)
+        for threat in threats
+        if threat.training
+    }
     world = World(
         cleaner=_cleaner(config, net, front, federation),
         seed=config.seed,
@@ -83,13 +89,13 @@ def build(config: Config) -> tuple[World, State]:
         late=config.clients.late,
         server=config.server,
         federation=federation,
-        threat=threat,
+        threats=threats,
         engine=engine.call(
             {"model": net, "federation": federation, "local": config.clients.local, "recipe": _recipe(config)},
             engine_options,
         ),
         defence=config.defence.chain,
-        evaluator=Evaluator(net, seen, aim, federation.validation, honest),
+        evaluator=Evaluator(net, seen, aims, federation.validation, honest),
         layers=layers_of(net),
         probe=RootProbe(net, federation.root) if data.root else None,
         drills=drills,
@@ -184,32 +190,46 @@ def _prepared(net: Any, config: Config, dataset: Dataset) -> Any:
     return nn.Sequential(Normalise(chosen.mean, chosen.std, dataset.input_shape), *layers)
 
 
-def _threat(config: Config, dataset: Dataset) -> Threat:
-    threat, schedule = config.threat, config.threat.schedule.after(config.warm_rounds)
-    data, training, update = (c.step if c else None for c in (threat.data, threat.training, threat.update))
-    if data:
-        entry, options = data
-        problems = list(entry.tell("check", dataset.n_classes, **options)) if entry.check else []
-        if dataset.kind not in entry.samples:
-            problems.append(f"{entry.name} is for {' or '.join(entry.samples)}, and these samples are {dataset.kind}")
-        if problems:
-            raise ValueError("; ".join(problems))
-    fixed, clients = threat.draw == "fixed", config.clients.count
-    return Threat(
-        malicious=config.malicious,
-        draw=threat.draw,
-        knows=tuple(threat.knows),
-        data=data,
-        training=training,
-        update=update,
-        schedule=schedule,
-        clients=clients,
-        sybils=threat.sybils,
-        actor=threat.actor,
-        fixed_ids=Threat.draw_ids(Stream(config.seed, "malicious"), clients, config.malicious)
-        if fixed
-        else frozenset(),
-    )
+def _threats(config: Config, dataset: Dataset) -> tuple[Threat, ...]:
+    """The groups of attackers, all at different clients; ValueError if an attack is not for these samples."""
+    taken = {client for group in config.threat.each for client in group.clients or ()}
+    made = []
+    for number, (group, count) in enumerate(zip(config.threat.each, config.counts, strict=True)):
+        data, training, update = (
+            attack.step if attack else None for attack in (group.data, group.training, group.update)
+        )
+        if data:
+            _check_fits(data, dataset)
+        fixed = frozenset(group.clients or ())
+        if config.threat.draw == "fixed" and not fixed:
+            fixed = Threat.draw_ids(Stream(config.seed, "malicious"), config.clients.count, count, taken)
+        taken |= fixed
+        made.append(
+            Threat(
+                malicious=count,
+                draw=config.threat.draw,
+                knows=tuple(group.knows),
+                data=data,
+                training=training,
+                update=update,
+                schedule=group.schedule.after(config.warm_rounds),
+                clients=config.clients.count,
+                sybils=group.sybils,
+                actor=group.actor,
+                fixed_ids=fixed,
+                number=number,
+            )
+        )
+    return tuple(made)
+
+
+def _check_fits(attack: Step, dataset: Dataset) -> None:
+    entry, options = attack
+    problems = list(entry.tell("check", dataset.n_classes, **options)) if entry.check else []
+    if dataset.kind not in entry.samples:
+        problems.append(f"{entry.name} is for {' or '.join(entry.samples)}, and these samples are {dataset.kind}")
+    if problems:
+        raise ValueError("; ".join(problems))
 
 
 def _dataset(chosen: Component) -> Dataset:

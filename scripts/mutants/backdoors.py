@@ -81,11 +81,11 @@ MUTANTS = [
         "self.trigger(images, self.own[: len(turns)])",
         BACKDOORS,
     ),
-    ("triggers move with the picture", "runs/world.py", "front, config.stamps_last)", "front)", BACKDOORS),
+    ("triggers move with the picture", "runs/world.py", "surrogate, front, last)", "surrogate, front)", BACKDOORS),
     (
         "the hash does not tell when triggers are set",
         "config/config.py",
-        "if not self.stamps_last:",
+        "if not self.stamps_last(group):",
         "if True:",
         BACKDOORS,
     ),

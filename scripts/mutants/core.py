@@ -301,8 +301,8 @@ MUTANTS = [
     (
         "attackers are the first clients",
         "attacks/threat.py",
-        "return frozenset(stream.numpy().permutation(clients)[:malicious].tolist())",
-        "return frozenset(range(malicious))",
+        "order = stream.numpy().permutation(clients).tolist()",
+        "order = list(range(clients))",
         THREAT,
     ),
     ("the attack never ends", "common/schedule.py", "(self.end is None or round <= self.end)", "True", THREAT),
@@ -362,8 +362,8 @@ MUTANTS = [
     (
         "f defaults to the population's attackers",
         "config/config.py",
-        "return half_up(self.malicious * self.clients.cohort / self.clients.count)",
-        "return self.malicious",
+        "return half_up(malicious * self.clients.cohort / self.clients.count)",
+        "return malicious",
         CONFIG,
     ),
     (

@@ -98,8 +98,8 @@ MUTANTS = (
     (
         "who behaves is drilled all the same",
         "round.py",
-        "behaves = not threat.needs_own() or poisons or bool(drills)",
-        "behaves = not threat.needs_own() or poisons",
+        "(task.attacks or not threat.needs_own())",
+        "(task.poisoned or not threat.needs_own())",
         TRAINING,
     ),
     (

@@ -8,15 +8,15 @@ MUTANTS = [
     (
         "an outsider's clients count as malicious for f",
         "config/config.py",
-        'return 0 if self.threat.actor == "data" else self.expected_malicious',
+        "return self.expected_hostile",
         "return self.expected_malicious",
         POISONING,
     ),
     (
         "an outsider's clients are left out of the clients' accuracy",
         "runs/world.py",
-        'threat.fixed_ids if threat.actor == "client" else frozenset[int]()',
-        "threat.fixed_ids",
+        'for threat in threats if threat.actor == "client" for',
+        "for threat in threats for",
         POISONING,
     ),
     (
@@ -44,8 +44,8 @@ MUTANTS = [
     (
         "test samples do not pass the frozen front",
         "runs/world.py",
-        "found.through(front) if found else None",
-        "found",
+        "aims.append(found and found.through(front))",
+        "aims.append(found)",
         POISONING,
     ),
     (
@@ -79,8 +79,8 @@ MUTANTS = [
     (
         "the source's recall is the target's success",
         "measures/evaluation.py",
-        "source_recall=float((predicted == aim.labels)",
-        "source_recall=float((predicted == aim.wanted)",
+        '"source_recall": float((predicted == aim.labels)',
+        '"source_recall": float((predicted == aim.wanted)',
         POISONING,
     ),
     (

@@ -34,8 +34,8 @@ MUTANTS = (
     (
         "a victim of an outsider does not clean",
         "round.py",
-        'if world.threat.actor == "client" else set[int]()\n    honest',
-        "\n    honest",
+        "bad = hostile(world.threats, cohort.clients[cohort.malicious])",
+        "bad = {*cohort.clients[cohort.malicious].tolist()}",
         SANITIZERS,
     ),
     ("what is kept is forgotten", "round.py", '"cleaning": harvest.cleaning.memory,', '"cleaning": {},', SANITIZERS),

@@ -223,7 +223,7 @@ def test_when_a_trigger_is_set_is_part_of_the_hash_where_it_matters(
 @pytest.mark.parametrize(("stamp", "count"), [("after_augmentation", 1), ("before_augmentation", 0), (None, 1)])
 def test_a_run_sets_triggers_when_it_is_told_to(stamp: str | None, count: int) -> None:
     world, _ = build(augmented({"flip": True, "crop": 1}, "badnets", stamp))
-    for client in world.threat.fixed_ids:
+    for client in world.threats[0].fixed_ids:
         assert len(world.federation.shard(client, poisoned=True).stamps) == count
 
 

@@ -53,7 +53,7 @@ def warm(backbone: str, **changes: Any) -> dict[str, Any]:
 
 def test_an_outsiders_poison_is_what_malicious_clients_would_train_on() -> None:
     made = [build(parse(table(threat={"malicious": 2, "data": FLIP, "actor": actor}))) for actor in ("client", "data")]
-    ids = made[0][0].threat.fixed_ids
+    ids = made[0][0].threats[0].fixed_ids
     assert len(ids) == 2
     for client in range(5):
         one, other = (world.federation.shard(client, client in ids) for world, _ in made)
@@ -269,7 +269,7 @@ def test_an_attacker_trains_a_net_of_its_own_on_its_samples(backbone: str, froze
         threat = {"malicious": 2, "data": f"{__file__}:onlooker", "surrogate": epochs}
         world, state = build(parse(table(**start, threat=threat)))
         play(state, world)
-        seen = world.threat.data[0].function.__globals__["SEEN"]  # a file of the user's is a module of its own
+        seen = world.threats[0].data[0].function.__globals__["SEEN"]  # a file of the user's is a module of its own
         assert sorted(seen) == [0, 1]
         images, labels, victims, net = seen[0]
         assert torch.equal(victims, digits().test_images[:1])

@@ -54,7 +54,7 @@ def world_of(attack: Callable[..., Any] | None = None, **changes: Any) -> tuple[
     """A small federation; `attack` is a decorated function in place of the configured update attack."""
     world, state = build(parse(table(**changes)))
     if attack is not None:
-        world = replace(world, threat=replace(world.threat, update=(attack.entry, {})))
+        world = replace(world, threats=(replace(world.threats[0], update=(attack.entry, {})),))
     return world, state
 
 
@@ -83,7 +83,7 @@ def test_fixed_attackers_sit_at_random_ids() -> None:
 def test_who_attacks_at_a_smaller_share_attacks_at_a_larger_one(draw: str) -> None:
     for seed in range(10):
         shares = [
-            build(parse(table(seed=seed, threat={"share": share, "draw": draw, "update": "sign_flip"})))[0].threat
+            build(parse(table(seed=seed, threat={"share": share, "draw": draw, "update": "sign_flip"})))[0].threats[0]
             for share in (0.125, 0.25, 0.5, 1.0)
         ]
         masks = torch.stack([threat.among(torch.arange(8), seed, 3) for threat in shares])
@@ -94,8 +94,8 @@ def test_who_attacks_at_a_smaller_share_attacks_at_a_larger_one(draw: str) -> No
 def test_fixed_attackers_stay_the_same_and_attack_when_they_are_in_the_cohort() -> None:
     world, state = world_of(clients={"count": 8, "per_round": 4})
     for record in rounds(world, state, 12):
-        assert record["malicious"] == [i for i in record["cohort"] if i in world.threat.fixed_ids]
-    assert len(world.threat.fixed_ids) == 3
+        assert record["malicious"] == [i for i in record["cohort"] if i in world.threats[0].fixed_ids]
+    assert len(world.threats[0].fixed_ids) == 3
 
 
 def test_attackers_drawn_per_round_are_exactly_as_many_and_change() -> None:
@@ -163,7 +163,7 @@ def test_between_attacks_the_attackers_are_honest() -> None:
     assert torch.equal(first.params, after_attacked.params)
     assert attacked["malicious"] == clean["malicious"] == []
     assert not torch.equal(play(first, quiet)[0].params, play(first, attacking)[0].params)
-    assert play(first, attacking)[1]["malicious"] == sorted(attacking.threat.fixed_ids)
+    assert play(first, attacking)[1]["malicious"] == sorted(attacking.threats[0].fixed_ids)
 
 
 # What it knows
@@ -407,7 +407,7 @@ def test_attackers_are_not_shown_updates_that_are_not_finite(knows: str) -> None
 @pytest.mark.parametrize("attack", ["alie", "ipm", "min_max", "min_sum"])
 def test_an_honest_client_that_diverges_does_not_silence_the_attackers(attack: str) -> None:
     world, state = world_of(threat={"malicious": 3, "update": attack})
-    honest = min({*range(8)} - world.threat.fixed_ids)
+    honest = min({*range(8)} - world.threats[0].fixed_ids)
     _, record = play(state, replace(world, engine=Diverging(world, {honest})))
     assert [(event["what"], event["clients"]) for event in record["events"]] == [("set_aside", [honest])]
     benign = torch.randn(6, 20, generator=torch.Generator().manual_seed(0))
@@ -419,7 +419,7 @@ def test_an_honest_client_that_diverges_does_not_silence_the_attackers(attack: s
 def test_where_no_honest_update_is_finite_attackers_have_nothing_to_go_by() -> None:
     spy, seen = spying()
     world, state = world_of(spy, threat={"malicious": 3, "update": "alie"})
-    honest = {*range(8)} - world.threat.fixed_ids
+    honest = {*range(8)} - world.threats[0].fixed_ids
     _, record = play(state, replace(world, engine=Diverging(world, honest)))
     assert not seen
     said = "spy: no honest update that the attackers know is finite, and they send NaN"

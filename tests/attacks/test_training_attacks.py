@@ -87,15 +87,14 @@ def test_neurotoxin_lets_as_many_move_as_its_ratio_says_even_where_all_are_alike
 def test_neurotoxin_moves_only_what_its_gradient_hardly_does(mask_from: str) -> None:
     training = {"name": "neurotoxin", "ratio": 0.9, "mask_from": mask_from, "radius": 0.3}
     world, state, _ = played({**TABLE, "threat": {**TABLE["threat"], "training": training}})
-    assert world.drills is not None
-    bad = torch.tensor(sorted(world.threat.fixed_ids))
+    bad = torch.tensor(sorted(world.threats[0].fixed_ids))
     with parallel.using(2):
-        drills, _, _ = world.drills(bad, 6, state.params, state.previous, {}, 4)
+        drills, _, _ = world.drills[0](bad, 6, state.params, state.previous, {}, 4)
         plan = Plan(world.seed, 4, tuple(Task(i, True, d) for i, d in zip(bad.tolist(), drills, strict=True)))
         updates = world.engine.train(state.params, plan).updates
     for client, drill, update in zip(bad.tolist(), drills, updates, strict=True):
         shard = world.federation.shard(client)
-        net = world.drills.gradients._net
+        net = world.drills[0].gradients._net
         expected = state.previous
         if mask_from == "own_data":
             expected = gradient(net, state.params, shard.images[shard.index], shard.labels[shard.index])
@@ -121,12 +120,14 @@ def gradient(net: torch.nn.Module, params: Tensor, images: Tensor, labels: Tenso
 def test_the_gradient_is_of_the_mean_loss_over_all_clean_samples_without_dropout() -> None:
     config = parse({**TABLE, "model": {"name": "mlp", "hidden": [12]}, "clients": {"count": 2}})  # 674 samples or so
     world, state = build(config)
-    assert world.drills is not None
-    net, shard = world.drills.gradients._net, world.federation.shard(1)
+    net, shard = world.drills[0].gradients._net, world.federation.shard(1)
     assert len(shard) > 512
     dropping = torch.nn.Sequential(*net, torch.nn.Dropout(0.9))
     expected = gradient(net, state.params, shard.images[shard.index], shard.labels[shard.index])
-    for made in (world.drills.gradients, Gradients(dropping, world.federation, world.drills.gradients._criterion)):
+    for made in (
+        world.drills[0].gradients,
+        Gradients(dropping, world.federation, world.drills[0].gradients._criterion),
+    ):
         torch.testing.assert_close(made(state.params, 1), expected)
     assert torch.equal(flatten(net), state.params)  # the net itself is as it was
 
@@ -147,7 +148,7 @@ def test_a_training_attack_of_a_users_file_has_memory_and_says_what_it_does(tmp_
     (tmp_path / "own.py").write_text(OWN)
     table = {**TABLE, "threat": {"malicious": 2, "training": {"name": "own.py:patient", "more": 1}}}
     world, state, records = played(table, tmp_path)
-    bad = sorted(world.threat.fixed_ids)
+    bad = sorted(world.threats[0].fixed_ids)
     for number, record in enumerate(records, 1):
         said = [(e["clients"], e["detail"]) for e in record["events"] if e["what"] == "attack"]
         assert said == [([client], f"{number} turns, 2 of 6") for client in bad]
@@ -210,7 +211,7 @@ def test_attackers_who_may_see_no_other_honest_update_train_without_the_drill_to
 
     world.engine.train = noted  # type: ignore[method-assign]
     play(state, world)
-    bad = sorted(world.threat.fixed_ids)
+    bad = sorted(world.threats[0].fixed_ids)
     twins = [task for task in seen[0].tasks[6:] if task.client in bad]
     assert [(task.client, task.poisoned, task.drill) for task in twins] == [(i, False, None) for i in bad]
 
@@ -220,7 +221,7 @@ def test_momentum_of_a_drill_is_not_that_of_honest_training() -> None:
     threat = {"malicious": 2, "training": {"name": "neurotoxin"}, "schedule": {"at": [2]}}
     _, state, _ = played({**table, "rounds": 2, "threat": threat})
     world, _ = build(parse({**table, "threat": threat}))
-    kept, bad = state.memory_of("momentum"), sorted(world.threat.fixed_ids)
+    kept, bad = state.memory_of("momentum"), sorted(world.threats[0].fixed_ids)
     assert kept["poisoned"][bad].norm(dim=1).min() > 0
     assert not kept["poisoned"][[i for i in range(6) if i not in bad]].any()
     _, one, _ = played({**table, "rounds": 1, "threat": {"malicious": 0}})

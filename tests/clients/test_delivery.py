@@ -140,7 +140,7 @@ def test_attackers_may_be_lost_or_late_too(update: str | None) -> None:
     threat = {"malicious": 4} | ({"update": update} if update else {"data": data})
     world, state = world_of({"dropout": 0.3, "late": {"chance": 0.3, "rounds": 2}}, threat=threat)
     _, records = played(world, state, 6)
-    fixed = world.threat.fixed_ids
+    fixed = world.threats[0].fixed_ids
     assert all(set(record["malicious"]) == fixed & set(record["cohort"]) for record in records)
     assert len({tuple(record["malicious"]) for record in records}) > 1
 

@@ -101,7 +101,7 @@ def test_the_data_table_gives_itself_again() -> None:
 def test_validation_measures_the_validation_samples() -> None:
     data = dataset()
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 5))
-    evaluator = Evaluator(net, data, None, Shard(data.train_images, data.train_labels, torch.arange(20, 50)))
+    evaluator = Evaluator(net, data, [], Shard(data.train_images, data.train_labels, torch.arange(20, 50)))
     scores = evaluator(flatten(net))
     logits, labels = net(data.train_images[20:50]), data.train_labels[20:50]
     assert scores.validation_accuracy == pytest.approx(float((logits.argmax(1) == labels).double().mean()))
@@ -118,7 +118,7 @@ def test_the_worst_decile_is_the_mean_of_the_worst_tenth_rounded_up() -> None:
     net = torch.nn.Linear(2, 2, bias=False)
     torch.nn.init.eye_(net.weight)
     shards = [Shard(images, labels, torch.arange(10 * i, 10 * i + 10)) for i in range(11)]
-    scores = Evaluator(net, data, None, None, shards)(flatten(net))
+    scores = Evaluator(net, data, [], None, shards)(flatten(net))
     assert scores.client_accuracy == pytest.approx(0.5)
     assert scores.worst_decile_accuracy == pytest.approx(0.05)
 
@@ -128,7 +128,7 @@ def test_attackers_are_not_asked_how_well_the_model_does() -> None:
     given = {**table(), "threat": {"malicious": 1, "data": flip}}
     given["clients"] = {**given["clients"], "held_out": 0.2}
     world, _ = build(parse(given))
-    (bad,) = world.threat.fixed_ids
+    (bad,) = world.threats[0].fixed_ids
     asked = {int(i) for shard in world.evaluator._held_out for i in shard.index}
     assert asked.isdisjoint(world.federation.held_out(bad).index.tolist())
     assert asked == set(indices([world.federation.held_out(i) for i in range(4) if i != bad]))

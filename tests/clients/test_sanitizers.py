@@ -156,7 +156,7 @@ def test_the_figures_are_those_of_what_was_kept_and_what_was_changed() -> None:
     federation: Federation = world.federation
     out = poisoned = both = clean = 0
     for client in range(6):
-        bad = client in world.threat.fixed_ids
+        bad = client in world.threats[0].fixed_ids
         keep = state.memory_of("cleaning")[f"{client}{'p' if bad else 'c'}/keep"]
         shard = federation.shard(client, bad)
         labels = federation.dataset.train_labels[federation._indices[client]]
@@ -176,7 +176,7 @@ def test_the_figures_are_those_of_what_was_kept_and_what_was_changed() -> None:
 def test_a_malicious_client_cleans_nothing_but_where_it_behaves() -> None:
     threat = {"malicious": 3, "data": {"name": "label_flip", "share": 0.3}}
     world, state, _ = played({**TABLE, "threat": threat})
-    bad = world.threat.fixed_ids
+    bad = world.threats[0].fixed_ids
     honest = {f"{client}c" for client in range(6) if client not in bad}
     assert {name.split("/")[0] for name in state.memory_of("cleaning")} == honest
     colluding = {**threat, "update": {"name": "ipm"}, "knows": "colluders"}  # they train twins that behave
@@ -186,7 +186,7 @@ def test_a_malicious_client_cleans_nothing_but_where_it_behaves() -> None:
 
 def test_they_train_on_what_they_keep_alone() -> None:
     world, state, _ = played({**TABLE, "rounds": 2})
-    tasks = tuple(Task(i, i in world.threat.fixed_ids) for i in range(6))
+    tasks = tuple(Task(i, i in world.threats[0].fixed_ids) for i in range(6))
     cleaned = cleaner(world)(tasks, state.params, 3, state.memory_of("cleaning")).tasks
     for task in cleaned:
         assert task.kept is not None
@@ -215,7 +215,7 @@ def test_samples_that_an_outsider_changes_later_are_cleaned_by_themselves() -> N
     threat = {**TABLE["threat"], "schedule": {"start": 3}}
     world, state, records = played({**TABLE, "threat": threat})
     names = {name.split("/")[0] for name in state.memory_of("cleaning")}
-    assert names == {f"{i}c" for i in range(6)} | {f"{i}p" for i in world.threat.fixed_ids}
+    assert names == {f"{i}c" for i in range(6)} | {f"{i}p" for i in world.threats[0].fixed_ids}
     assert records[1]["sanitised"]["recall"] is None
     assert records[2]["sanitised"]["recall"] > 0.5
 

@@ -49,7 +49,7 @@ def scores_of(
 ) -> Scores:
     entry = None if attack is None else find("data_attack", attack)
     step = None if entry is None else (entry, entry.validate(options))
-    evaluator = Evaluator(net or ByTable(), data, aim_of(step, data) if step else None)
+    evaluator = Evaluator(net or ByTable(), data, [aim_of(step, data)] if step else [])
     return evaluator(torch.tensor([scale]))
 
 
@@ -102,7 +102,7 @@ def test_the_quality_of_two_classes_is_scikit_learns(rare: int) -> None:
     for seed in range(20):
         logits, labels = graded(seed)
         logits, labels = (logits, labels) if rare else (logits.flip(1), 1 - labels)
-        scores = Evaluator(Given(), Dataset(logits, labels, logits, labels, 2), None)(torch.ones(1))
+        scores = Evaluator(Given(), Dataset(logits, labels, logits, labels, 2))(torch.ones(1))
         predicted, odds = logits.argmax(dim=1), logits[:, rare] - logits[:, 1 - rare]
         assert scores.balanced_accuracy == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
         assert scores.auc == pytest.approx(sk.roc_auc_score(labels == rare, odds))
@@ -114,7 +114,7 @@ def test_the_quality_of_two_classes_is_scikit_learns(rare: int) -> None:
 def test_the_rarer_class_is_that_of_the_training_data_and_of_equal_ones_the_second() -> None:
     logits, labels = graded(0)
     for train, rare in ((torch.tensor([0, 1, 1]), 0), (torch.tensor([0, 0, 1]), 1), (torch.tensor([0, 1]), 1)):
-        scores = Evaluator(Given(), Dataset(logits[: len(train)], train, logits, labels, 2), None)(torch.ones(1))
+        scores = Evaluator(Given(), Dataset(logits[: len(train)], train, logits, labels, 2))(torch.ones(1))
         assert scores.rare_recall == scores.per_class_recall[rare]
 
 
@@ -128,7 +128,7 @@ def test_three_classes_have_a_balanced_accuracy_alone() -> None:
 def test_where_a_class_is_missing_nothing_is_said_of_two(label: int) -> None:
     logits, labels = graded(0)
     there = labels == label
-    scores = Evaluator(Given(), Dataset(logits, labels, logits[there], labels[there], 2), None)(torch.ones(1))
+    scores = Evaluator(Given(), Dataset(logits, labels, logits[there], labels[there], 2))(torch.ones(1))
     assert (scores.auc, scores.average_precision, scores.rare_recall, scores.rare_f1) == (None,) * 4
     assert scores.balanced_accuracy == scores.accuracy
 
@@ -137,7 +137,7 @@ def test_where_a_class_is_missing_nothing_is_said_of_two(label: int) -> None:
 def test_odds_that_are_no_numbers_have_no_auc(scale: float) -> None:
     logits, labels = graded(0)
     shard = Shard(logits, labels, torch.arange(len(labels)))
-    evaluator = Evaluator(Given(), Dataset(logits, labels, logits, labels, 2), None, shard, [shard])
+    evaluator = Evaluator(Given(), Dataset(logits, labels, logits, labels, 2), [], shard, [shard])
     scores = evaluator(torch.tensor([scale]))
     assert scores.auc is scores.average_precision is scores.validation_auc is scores.client_auc is None
     assert scores.balanced_accuracy is not None
@@ -148,7 +148,7 @@ def test_validation_and_clients_have_the_same_metrics() -> None:
     data = Dataset(logits, labels, logits[:30], labels[:30], 2)
     held = [torch.arange(30 + 12 * i, 42 + 12 * i) for i in range(4)] + [(labels == 0).nonzero().flatten()[:5]]
     shards = [Shard(logits, labels, index) for index in held]
-    scores = Evaluator(Given(), data, None, Shard(logits, labels, torch.arange(30)), shards)(torch.ones(1))
+    scores = Evaluator(Given(), data, [], Shard(logits, labels, torch.arange(30)), shards)(torch.ones(1))
     for name in QUALITY:
         assert getattr(scores, f"validation_{name}") == getattr(scores, name) is not None
     odds = logits[:, 1] - logits[:, 0]
@@ -158,7 +158,7 @@ def test_validation_and_clients_have_the_same_metrics() -> None:
 
 
 def test_every_score_has_a_name_that_tables_know() -> None:
-    assert {field.name for field in fields(Scores)} - {"per_class_recall"} == set(SCORES)
+    assert {field.name for field in fields(Scores)} - {"per_class_recall", "groups"} == set(SCORES)
 
 
 def test_asr_leaves_out_samples_of_the_target_class() -> None:
@@ -226,7 +226,7 @@ def test_evaluating_changes_neither_the_net_nor_the_data_nor_the_next_evaluation
     data, net = samples((0, 0), (1, 2), (3, 3)), Loud()
     before = data.test_images.clone()
     entry = find("data_attack", "badnets")
-    evaluator = Evaluator(net.train(), data, aim_of((entry, entry.validate({})), data))
+    evaluator = Evaluator(net.train(), data, [aim_of((entry, entry.validate({})), data)])
     first = evaluator(torch.tensor([1.0]))
     assert evaluator(torch.tensor([-1.0])) != first
     assert evaluator(torch.tensor([1.0])) == first

@@ -221,7 +221,7 @@ def test_without_a_stream_dropout_does_not_train() -> None:
 
 def test_evaluation_draws_nothing() -> None:
     made = dropping(0.5)
-    evaluate = Evaluator(made, images(), None)
+    evaluate = Evaluator(made, images())
     assert evaluate(flatten(made)) == evaluate(flatten(made))
 
 

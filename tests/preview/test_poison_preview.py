@@ -105,7 +105,7 @@ def row_table() -> dict[str, Any]:
 def test_the_counts_are_those_of_what_attackers_train_on() -> None:
     found = usual()
     world, _ = build(parse(table()))
-    assert found.attacked == tuple(sorted(world.threat.fixed_ids))
+    assert found.attacked == tuple(sorted(world.threats[0].fixed_ids))
     said = found.describe()
     for told_of in said["clients"]:
         clean, bad = (world.federation.shard(told_of["client"], poisoned) for poisoned in (False, True))
@@ -207,8 +207,8 @@ def test_attackers_drawn_anew_are_those_of_the_first_round_that_has_any(draw: st
     found, (world, _) = one(**changes), build(parse(table(**changes)))
     assert found.round is not None
     cohort = world.federation.cohort(found.round, 3)
-    assert list(found.attacked) == cohort[world.threat.among(cohort, 0, found.round)].tolist()
-    assert all(not world.threat.among(world.federation.cohort(r, 3), 0, r).any() for r in range(1, found.round))
+    assert list(found.attacked) == cohort[world.threats[0].among(cohort, 0, found.round)].tolist()
+    assert all(not world.threats[0].among(world.federation.cohort(r, 3), 0, r).any() for r in range(1, found.round))
     assert "drawn anew each round" in told(found)
 
 

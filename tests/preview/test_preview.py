@@ -38,7 +38,7 @@ def test_counts_are_those_that_clients_train_on() -> None:
         assert split.counts[client].tolist() == torch.bincount(labels, minlength=10).tolist()
     held = sum(len(world.federation.held_out(i)) for i in range(6))
     assert int(split.counts.sum()) + held + 37 == 1437
-    assert split.malicious == world.threat.fixed_ids
+    assert split.malicious == world.threats[0].fixed_ids
     assert split.title == "iid: digits, 2 malicious"
 
 

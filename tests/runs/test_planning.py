@@ -96,7 +96,7 @@ def test_all_cells_of_a_seed_have_the_same_split_cohort_attackers_and_batches() 
         cohorts = [world.federation.cohort(r, 5).tolist() for r in (1, 2, 3)]
         shards = [world.federation.shard(i).index.tolist() for i in range(8)]
         updates = world.engine.train(state.params, Plan(run.seed, 1, (Task(0), Task(3)))).updates
-        worlds[run.seed].append((cohorts, shards, sorted(world.threat.fixed_ids), updates.tolist()))
+        worlds[run.seed].append((cohorts, shards, sorted(world.threats[0].fixed_ids), updates.tolist()))
     for cells in worlds.values():
         assert len(cells) == 4
         assert all(cell == cells[0] for cell in cells)
