@@ -4,6 +4,7 @@ A stream is keyed (seed, purpose, round, client), so it does not matter who draw
 in which process, or after which resume. Nothing of ours touches a global generator; a user's code may.
 """
 
+import os
 import random
 import threading
 from collections.abc import Iterator
@@ -93,8 +94,12 @@ def drawing_from(stream: Stream) -> Iterator[None]:
 
 @contextmanager
 def settings_kept() -> Iterator[None]:
-    """Leave torch's default type, and whether it takes gradients, as they were."""
+    """Leave torch's default type, whether it takes gradients, and the working directory as they were.
+
+    The directory is the whole process's: only the main thread, which waits for the others, puts it back.
+    """
     dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
+    folder = _working_directory() if threading.current_thread() is threading.main_thread() else None
     try:
         yield
     finally:
@@ -102,6 +107,15 @@ def settings_kept() -> Iterator[None]:
             torch.set_default_dtype(dtype)
         if torch.is_grad_enabled() != gradients:
             torch.set_grad_enabled(gradients)
+        if folder and _working_directory() != folder:
+            os.chdir(folder)
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # somebody removed it
+        return None
 
 
 def _states() -> tuple[Any, Any, Tensor]:

@@ -154,9 +154,9 @@ class Entry(Traits):
         try:
             with settings_kept():
                 return function(*known, **named)
-        except AlgorithmError:  # another algorithm's, called from inside this one
+        except (AlgorithmError, KeyboardInterrupt):  # another algorithm's, called from inside this one; or the user's
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # sys.exit among them
             if self.ours:
                 raise
             raise self.fault(f"fails with {in_words(error)}", error) from error
@@ -231,14 +231,22 @@ def place_of(function: Callable[..., Any], error: BaseException | None = None) -
     own = [(f.f_code.co_filename, line) for f, line in steps if f.f_globals.get("__name__") == function.__module__]
     if not own and not hasattr(function, "__code__"):
         return function.__module__
-    file, line = own[-1] if own else (function.__code__.co_filename, function.__code__.co_firstlineno)
+    return shortest(*own[-1]) if own else shortest(function.__code__.co_filename, function.__code__.co_firstlineno)
+
+
+def shortest(file: str, line: int) -> str:
+    """A file and a line in it, seen from the working directory."""
     path = Path(file)
     return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
 
 
 def in_words(error: BaseException) -> str:
     """An error's type and message in one line."""
-    return ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
+    try:
+        message = " ".join(str(error).split())
+    except Exception:  # a user's class may be broken in this too
+        message = ""
+    return ": ".join(filter(None, (type(error).__name__, message)))
 
 
 def line_in(file: str, error: BaseException) -> str:

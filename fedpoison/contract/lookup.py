@@ -93,7 +93,7 @@ def _find_outside(kind: str, name: str, folder: Path) -> Entry:
         try:
             code = usercode.load(place)
             module = code.module if code else importlib.import_module(place)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(f"{kind} {name!r}: cannot import {place}: {_sentence(error)}") from error
     function = getattr(module, attribute, None)
     if kind == "model" and callable(function) and "entry" not in getattr(function, "__dict__", {}):

@@ -99,7 +99,10 @@ def as_cleaned(entry: Entry, result: Any, samples: int) -> tuple[Tensor, Tensor]
 def as_scores(entry: Entry, supply: Mapping[str, Any], rows: int) -> Tensor:
     """How suspect an entry holds each row [rows], in float64; what is no number counts as most."""
     words = inspect.signature(entry.scores).parameters if entry.scores else ()
-    made = as_tensor(entry, entry.tell("scores", **{word: supply[word] for word in words}), "of scores [n]")
+    shown = {word: supply[word] for word in words}
+    if not entry.ours:
+        shown = {word: value.clone() if isinstance(value, Tensor) else value for word, value in shown.items()}
+    made = as_tensor(entry, entry.tell("scores", **shown), "of scores [n]")
     if made.shape != (rows,):
         raise entry.fault(f"must score {rows} rows, not {tuple(made.shape)}")
     return made.double().nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)

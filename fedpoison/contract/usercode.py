@@ -211,6 +211,11 @@ def of(functions: Iterable[Callable[..., Any]]) -> list[UserCode]:
     return [_codes[name] for name in names if name in _codes]
 
 
+def holds(name: str) -> bool:
+    """Whether a module of this name, as it stands in sys.modules, was loaded from the user's code, or is a notebook."""
+    return name == "__main__" or name.partition(".")[0] in _codes
+
+
 def is_own(name: str) -> bool:
     """Whether a module of this name is the user's own."""
     top = name.partition(".")[0]

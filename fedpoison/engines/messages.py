@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from fedpoison.clients.training import Engine, Plan, Task, Trained
+from fedpoison.contract.blame import staying
 from fedpoison.types import Drill, Event, LocalUpdates, Params
 
 
@@ -94,7 +95,8 @@ def client_app(engine_of: Callable[[str], Engine]) -> ClientApp:
         if any(task.client != mine for task in todo.tasks):
             raise ValueError(f"client {mine} has no other client's samples: {todo.tasks}")
         params = torch.from_numpy(arrays["params"].numpy())
-        return _answer(message, engine_of(experiment).train(params, todo))
+        with staying():
+            return _answer(message, engine_of(experiment).train(params, todo))
 
     return app
 

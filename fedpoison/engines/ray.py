@@ -18,6 +18,7 @@ from fedpoison.clients.federation import Federation
 from fedpoison.clients.training import Engine, Local, Plan, Trained
 from fedpoison.common import parallel
 from fedpoison.contract import usercode
+from fedpoison.contract.blame import staying
 from fedpoison.contract.registry import engine
 from fedpoison.engines import grids
 from fedpoison.engines.batched import batched
@@ -105,7 +106,7 @@ class Worker:
 
     def train(self, name: int, world: list[Any], params: Any, plan: Plan) -> tuple[Any, tuple[Event, ...]]:
         """Train a plan's tasks in the world of that name, one intra-op thread; updates as an array [tasks, d]."""
-        with parallel.using(1):
+        with parallel.using(1), staying():
             if self._name != name:
                 import ray
 

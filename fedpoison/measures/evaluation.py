@@ -172,7 +172,7 @@ def predict(net: nn.Module, images: Tensor, labels: Labels, index: Tensor | None
 
     def one(chunk: slice) -> tuple[Tensor, float]:
         with torch.inference_mode():
-            logits = net(images[chunk] if index is None else images[index[chunk]])
+            logits = net(images[chunk].clone() if index is None else images[index[chunk]])  # a net may write to them
             loss = cross_entropy(logits.double(), labels[chunk], reduction="sum")
             return logits, float(loss)
 

@@ -32,7 +32,7 @@ def split(net: nn.Module, trained: int) -> tuple[nn.Sequential, nn.Sequential]:
 @torch.no_grad()
 def apply(front: nn.Module, samples: Tensor) -> Tensor:
     """What a frozen front makes of samples [N, ...], in pieces of a fixed size."""
-    return torch.cat(list(in_parallel(front, samples.split(_CHUNK))))
+    return torch.cat(list(in_parallel(lambda part: front(part.clone()), samples.split(_CHUNK))))  # it may write to them
 
 
 def seen_through(front: nn.Module, dataset: Dataset) -> Dataset:

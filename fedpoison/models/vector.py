@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fedpoison.common.seeding import Stream, drawn
+from fedpoison.contract.blame import told
 from fedpoison.models.dropout import set_stream
 from fedpoison.types import Layer, Params
 
@@ -69,8 +70,8 @@ def check_net(net: Any, input_shape: tuple[int, ...], n_classes: int, vocabulary
             net(samples)
         undrawn, before = _drawn(), {name: buffer.clone() for name, buffer in net.named_buffers()}
         output = net(samples)
-    except Exception as error:
-        raise ValueError(f"the model cannot take samples of shape {input_shape}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"the model cannot take samples of shape {input_shape}: {told(error)}") from error
     if not isinstance(output, Tensor):
         raise ValueError(f"the model must give logits, a tensor [samples, {n_classes}]; it gives a {_kind(output)}")
     if output.shape != (2, n_classes):
@@ -90,8 +91,9 @@ def check_net(net: Any, input_shape: tuple[int, ...], n_classes: int, vocabulary
         )
     try:
         net(samples[:1])
-    except Exception as error:
-        raise ValueError(f"the model cannot take a batch of one sample, as a last batch may be: {error}") from error
+    except (Exception, SystemExit) as error:
+        why = told(error)
+        raise ValueError(f"the model cannot take a batch of one sample, as a last batch may be: {why}") from error
     set_stream(net, None)
     net.eval()(samples)
     net.train()

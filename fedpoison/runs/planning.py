@@ -84,7 +84,7 @@ def _probe(left: list[Config]) -> dict[str, Cost]:
         try:
             with parallel.using(config.workers):
                 found[kind] = _cost(config)
-        except Exception:  # whatever a user's rule raises
+        except (Exception, SystemExit):  # whatever a user's rule or net raises
             continue
         spent = time.perf_counter() - began
         whole = sum(_of(found, c)[0] + c.rounds * _of(found, c)[1] for c in left)

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedpoison.common.dotted import flatten, titles
-from fedpoison.common.errors import AlgorithmError, BusyError, ConfigError, RunError
+from fedpoison.common.errors import BusyError, ConfigError, RunError
 from fedpoison.common.parallel import available_cores
 from fedpoison.config.config import Config, parse
 from fedpoison.config.sweep import Experiment, load
+from fedpoison.contract.blame import told
 from fedpoison.contract.vocabulary import Record
 from fedpoison.engines.cluster import ClusterPool
 from fedpoison.runs.files import replace_file
@@ -75,7 +76,7 @@ class Job:
             except ValueError as error:
                 problems.append(str(error))
             except (Exception, SystemExit) as error:  # a user's net or data set may raise anything
-                problems.append(f"{type(error).__name__}: {error}")
+                problems.append(told(error))
         if problems:
             raise ConfigError(problems)
         return list(dict.fromkeys(notes))
@@ -162,7 +163,7 @@ def _attempt(job: Job, config: Config, report: Callable[[Record], None]) -> str 
     except (Exception, SystemExit) as error:
         with suppress(OSError):  # if the folder itself is the trouble, the message has to do
             (job.folder(config).path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        return str(error) if isinstance(error, AlgorithmError) else f"{type(error).__name__}: {error}"
+        return told(error)
     (job.folder(config).path / "error.txt").unlink(missing_ok=True)
     return None
 

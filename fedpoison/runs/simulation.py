@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedpoison.common import parallel
+from fedpoison.common.seeding import settings_kept
 from fedpoison.config.config import Config
 from fedpoison.contract import usercode
 from fedpoison.contract.vocabulary import Record
@@ -44,7 +45,8 @@ def _play_rounds(folder: RunFolder, config: Config, report: Callable[[Record], N
         report(record)
     try:
         while state.round < config.rounds:
-            state, record = play(state, world)
+            with settings_kept():  # a user's net may change them
+                state, record = play(state, world)
             if changes:
                 record["events"].insert(0, Event("resumed", detail=changes).as_dict())
                 changes = ""
