@@ -104,7 +104,7 @@ def play(state: State, world: World) -> tuple[State, Record]:
     clock.append(time.perf_counter())
 
     due = number % world.evaluate_every == 0 or number == world.rounds
-    scores = vars(world.evaluator(served.params)) if due else {}
+    scores = vars(world.evaluator(served.params)) if due else {"events": ()}
     clock.append(time.perf_counter())
 
     record = {
@@ -123,7 +123,9 @@ def play(state: State, world: World) -> tuple[State, Record]:
         "groups": by_group(verdict, [threat.members(ids, bad) for threat in world.threats], scores.get("groups")),
         "sanitised": harvest.cleaning.measured,
         "skipped": verdict.skipped,
-        "events": [event.as_dict() for event in (*harvest.events, *remarks, *delays, *verdict.events)],
+        "events": [
+            event.as_dict() for event in (*harvest.events, *remarks, *delays, *verdict.events, *scores["events"])
+        ],
         "seconds": dict(zip(PHASES, (b - a for a, b in pairwise(clock)), strict=True)),
     }
     memories = {
@@ -139,7 +141,7 @@ def play(state: State, world: World) -> tuple[State, Record]:
     return State(round=number, params=served.params, previous=served.previous, memories=memories), record
 
 
-SCORES = tuple(field.name for field in fields(Scores))
+SCORES = tuple(field.name for field in fields(Scores) if field.name != "events")
 
 
 def _train(state: State, world: World, number: int) -> Harvest:

@@ -3,7 +3,8 @@
 `asr`: the triggered test inputs whose true class is not the target, classified as the target.
 `asr_untriggered`: the same inputs without the trigger. `target_success`: for attacks without a trigger, the
 attacked test inputs that get the label the attacker wants; `source_recall`: those of an attack from class to class that
-still get their own.
+still get their own. A sample of which the model's outputs are not all finite is of no class: neither right nor a
+success.
 """
 
 import copy
@@ -19,9 +20,9 @@ from fedpoison.attacks.poisoning import Aim
 from fedpoison.clients.federation import Shard
 from fedpoison.common.parallel import in_parallel
 from fedpoison.data import Dataset
-from fedpoison.measures.rounds import Measured, auroc, finite, odds_of, quality
+from fedpoison.measures.rounds import Measured, auroc, finite, odds_of, predicted, quality, usable
 from fedpoison.models.vector import load
-from fedpoison.types import Labels, Params, Probe, Update
+from fedpoison.types import Event, Labels, Params, Probe, Update
 
 _CHUNK = 500
 """Test samples a task: fixed, so that results do not depend on the number of threads."""
@@ -58,6 +59,7 @@ class Scores:
     client_auc: float | None = None
     worst_decile_auc: float | None = None
     groups: list[Measured] | None = None
+    events: tuple[Event, ...] = ()
 
 
 class Evaluator:
@@ -83,13 +85,15 @@ class Evaluator:
         self._aims = aims
         sizes = torch.bincount(dataset.train_labels, minlength=dataset.n_classes).tolist()
         self._rare = int(sizes[1] <= sizes[0]) if len(sizes) == 2 else None
+        self._unusable: list[str] = []
 
     def __call__(self, params: Params) -> Scores:
         """Evaluate the model with these parameters."""
         load(self._net, params)
+        self._unusable = []
         labels = self._dataset.test_labels
-        logits, loss = self._predict(self._dataset.test_images, labels)
-        right = logits.argmax(dim=1) == labels
+        logits, loss = self._predict("test samples", self._dataset.test_images, labels)
+        right = predicted(logits) == labels
         recall = [
             float(right[labels == c].double().mean()) if (labels == c).any() else None
             for c in range(self._dataset.n_classes)
@@ -103,44 +107,51 @@ class Evaluator:
         groups = [self._success(aim) for aim in self._aims]
         for success in reversed(groups):
             scores = replace(scores, **success)
-        return replace(scores, groups=groups) if len(groups) > 1 else scores
+        scores = replace(scores, groups=groups) if len(groups) > 1 else scores
+        if not self._unusable:
+            return scores
+        detail = f"the model's outputs for {', '.join(self._unusable)} are not finite: they count as wrong"
+        return replace(scores, events=(Event("not_finite", detail=detail),))
 
     def _success(self, aim: Aim | None) -> Measured:
         """How well an attack does, by what it aims at."""
         if aim is None:
             return {}
-        predicted = self._predict(aim.presented, aim.wanted)[0].argmax(dim=1)
-        hit = float((predicted == aim.wanted).double().mean())
+        found = predicted(self._predict("attacked test samples", aim.presented, aim.wanted)[0])
+        hit = float((found == aim.wanted).double().mean())
         if aim.goal == "backdoor":
-            untriggered = self._predict(aim.plain, aim.wanted)[0].argmax(dim=1)
-            return {"asr": hit, "asr_untriggered": float((untriggered == aim.wanted).double().mean())}
+            plain = predicted(self._predict("their plain originals", aim.plain, aim.wanted)[0])
+            return {"asr": hit, "asr_untriggered": float((plain == aim.wanted).double().mean())}
         if aim.goal == "source_to_target":
-            return {"target_success": hit, "source_recall": float((predicted == aim.labels).double().mean())}
+            return {"target_success": hit, "source_recall": float((found == aim.labels).double().mean())}
         return {"target_success": hit}
 
     def _validated(self, scores: Scores, shard: Shard) -> Scores:
         labels = shard.labels[shard.index]
-        logits, loss = self._predict(shard.images, labels, shard.index)
-        accuracy = float((logits.argmax(dim=1) == labels).double().mean())
+        logits, loss = self._predict("validation samples", shard.images, labels, shard.index)
+        accuracy = float((predicted(logits) == labels).double().mean())
         found = {f"validation_{name}": value for name, value in quality(logits, labels, self._rare).items()}
         return replace(scores, validation_accuracy=accuracy, validation_loss=finite(loss), **found)
 
     def _with_clients(self, scores: Scores) -> Scores:
         index = torch.cat([shard.index for shard in self._held_out])
         labels = self._held_out[0].labels[index]
-        logits, sizes = self._predict(self._held_out[0].images, labels, index)[0], [*map(len, self._held_out)]
-        right = (logits.argmax(dim=1) == labels).double()
+        logits, _ = self._predict("held-out samples", self._held_out[0].images, labels, index)
+        right, sizes = (predicted(logits) == labels).double(), [*map(len, self._held_out)]
         accuracies = [float(part.mean()) for part in right.split(sizes)]
         client, worst = _mean_and_worst(accuracies)
         scores = replace(scores, client_accuracy=client, worst_decile_accuracy=worst)
-        if self._rare is None:
+        if self._rare is None or (odds := odds_of(self._rare, logits)).isnan().any():
             return scores
-        parts = zip(odds_of(self._rare, logits).split(sizes), (labels == self._rare).split(sizes), strict=True)
+        parts = zip(odds.split(sizes), (labels == self._rare).split(sizes), strict=True)
         client, worst = _mean_and_worst([auc for part in parts if (auc := auroc(*part)) is not None])
         return replace(scores, client_auc=client, worst_decile_auc=worst)
 
-    def _predict(self, images: Tensor, labels: Labels, index: Tensor | None = None) -> tuple[Tensor, float]:
-        return predict(self._net, images, labels, index)
+    def _predict(self, what: str, images: Tensor, labels: Labels, index: Tensor | None = None) -> tuple[Tensor, float]:
+        logits, loss = predict(self._net, images, labels, index)
+        if unusable := int((~usable(logits)).sum()):
+            self._unusable.append(f"{unusable} of {len(labels)} {what}")
+        return logits, loss
 
 
 def _mean_and_worst(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -162,7 +173,7 @@ class RootProbe:
             load(self._net, params + update)
             labels = self._root.labels[self._root.index]
             logits, loss = predict(self._net, self._root.images, labels, self._root.index)
-            return loss, float((logits.argmax(dim=1) != labels).double().mean())
+            return loss, float((predicted(logits) != labels).double().mean())
 
         return probe
 

@@ -96,11 +96,11 @@ def quality(logits: Tensor, labels: Labels, rare: int | None) -> Measured:
 
     `balanced_accuracy`: the mean recall of the classes that are there. For two classes, of which `rare` is the rarer:
     `auc` and `average_precision` of the odds of it, its recall and its F1. None where a class is missing, and of the
-    odds where one is not a number.
+    odds where some sample has none.
     """
-    predicted, classes = logits.argmax(dim=1), logits.shape[1]
+    found, classes = predicted(logits), logits.shape[1]
     there = torch.bincount(labels, minlength=classes).tolist()
-    hits = torch.bincount(labels[predicted == labels], minlength=classes).tolist()
+    hits = torch.bincount(labels[found == labels], minlength=classes).tolist()
     recalls = [hit / count for hit, count in zip(hits, there, strict=True) if count]
     measured: Measured = dict.fromkeys(("auc", "average_precision", "rare_recall", "rare_f1"))
     measured["balanced_accuracy"] = statistics.fmean(recalls)
@@ -109,13 +109,27 @@ def quality(logits: Tensor, labels: Labels, rare: int | None) -> Measured:
     odds, positive = odds_of(rare, logits), labels == rare
     measured["auc"], measured["average_precision"] = auroc(odds, positive), average_precision(odds, positive)
     measured["rare_recall"] = recalls[rare]
-    measured["rare_f1"] = 2 * hits[rare] / (there[rare] + int((predicted == rare).sum()))
+    measured["rare_f1"] = 2 * hits[rare] / (there[rare] + int((found == rare).sum()))
     return measured
 
 
+def usable(logits: Tensor) -> Tensor:
+    """Of which samples [n] a model's outputs [n, classes] are all finite."""
+    return logits.isfinite().all(dim=1)
+
+
+def predicted(logits: Tensor) -> Tensor:
+    """The class that a model holds each sample [n] to be of; −1, which is none, where an output is not finite."""
+    return logits.argmax(dim=1).masked_fill(~usable(logits), -1)
+
+
 def odds_of(label: int, logits: Tensor) -> Tensor:
-    """How much more a model of two classes holds each sample to be of this one: the log of its odds [n], in float64."""
-    return logits[:, label].double() - logits[:, 1 - label].double()
+    """How much more a model of two classes holds each sample to be of this one: the log of its odds [n], in float64.
+
+    NaN where its outputs are not finite.
+    """
+    odds = logits[:, label].double() - logits[:, 1 - label].double()
+    return odds.masked_fill(~usable(logits), torch.nan)
 
 
 def spread_of(verdict: Verdict, updates: Updates | Sequence[Tensor], honest: Tensor) -> Measured:

@@ -56,6 +56,8 @@ def _round(record: Record) -> Iterator[tuple[str, str]]:
         yield " were skipped", event["detail"] + (_left_nothing(aside) if event["detail"] == NOTHING_LEFT else "")
     for event in _events(record, "attack", "unattacked", "uncounted"):
         yield "", event["detail"]
+    if _events(record, "not_finite"):
+        yield "", "outputs of the model are not finite for some samples, which count as wrong"
     for event in _events(record, "monitor_failed"):
         yield "", f"a monitor failed: {event['detail']}"
     for event in _events(record, "alarm"):

@@ -79,8 +79,8 @@ MUTANTS = [
     (
         "the source's recall is the target's success",
         "measures/evaluation.py",
-        '"source_recall": float((predicted == aim.labels)',
-        '"source_recall": float((predicted == aim.wanted)',
+        '"source_recall": float((found == aim.labels)',
+        '"source_recall": float((found == aim.wanted)',
         POISONING,
     ),
     (

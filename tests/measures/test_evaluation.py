@@ -13,7 +13,7 @@ from fedpoison.clients.federation import Shard
 from fedpoison.common import parallel
 from fedpoison.contract.lookup import find
 from fedpoison.data import Dataset
-from fedpoison.measures.evaluation import Evaluator, Scores
+from fedpoison.measures.evaluation import Evaluator, RootProbe, Scores
 from fedpoison.measures.metrics import QUALITY, SCORES
 from fedpoison.models.vector import flatten
 
@@ -143,6 +143,55 @@ def test_odds_that_are_no_numbers_have_no_auc(scale: float) -> None:
     assert scores.balanced_accuracy is not None
 
 
+class Ruined(nn.Module):
+    """As a table has it, but samples whose pixel (3, 3) is set have a NaN, an infinity or a −infinity among outputs."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.scale, self.value = nn.Parameter(torch.ones(())), value
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.scale * images[:, 0, 0, :4]
+        logits[images[:, 0, 3, 3] == 1, 0] = self.value
+        return logits
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_outputs_that_are_not_finite_are_neither_right_nor_a_success(value: float) -> None:
+    """argmax takes NaN for the largest: class 0 would be recognised, and badnets' own target 0 reached."""
+    data = samples((0, 0), (0, 0), (1, 0), (1, 1), (2, 0), (2, 2))
+    data.test_images[::2, 0, 3, 3] = 1
+    held = [Shard(data.test_images, data.test_labels, torch.arange(6))]
+    for attack, names in (("badnets", ("asr", "asr_untriggered")), ("label_flip", ("target_success", "source_recall"))):
+        entry = find("data_attack", attack)
+        options = {"target": 0, "size": 1} if attack == "badnets" else {"source": 1, "target": 0}
+        aim = aim_of((entry, entry.validate(options)), data)
+        scores = Evaluator(Ruined(value), data, [aim], held[0], held)(torch.ones(1))
+        assert scores.accuracy == scores.validation_accuracy == scores.client_accuracy == 0.5
+        assert scores.per_class_recall == [0.5, 0.5, 0.5, None]
+        assert scores.balanced_accuracy == 0.5
+        assert getattr(scores, names[0]) == 0
+        assert getattr(scores, names[1]) == (0 if attack == "badnets" else 0.5)
+        (event,) = scores.events
+        assert event.what == "not_finite"
+        for part in ("3 of 6 test samples", "3 of 6 validation samples", "3 of 6 held-out samples"):
+            assert part in event.detail
+        assert ("2 of 4 attacked test samples" if attack == "badnets" else "1 of 2 attacked") in event.detail
+    _, error = RootProbe(Ruined(value), held[0]).at(torch.ones(1))(torch.zeros(1))
+    assert error == 0.5
+
+
+def test_one_output_that_is_not_finite_leaves_no_auc() -> None:
+    logits, labels = graded(0)
+    logits[3, 0] = 3e38
+    shard = Shard(logits, labels, torch.arange(len(labels)))
+    data = Dataset(logits, labels, logits, labels, 2)
+    scores = Evaluator(Given(), data, [], shard, [shard])(torch.tensor([2.0]))
+    assert scores.auc is scores.average_precision is scores.validation_auc is scores.client_auc is None
+    assert scores.worst_decile_auc is None
+    assert scores.rare_recall is not None
+
+
 def test_validation_and_clients_have_the_same_metrics() -> None:
     logits, labels = graded(1, 90)
     data = Dataset(logits, labels, logits[:30], labels[:30], 2)
@@ -158,7 +207,7 @@ def test_validation_and_clients_have_the_same_metrics() -> None:
 
 
 def test_every_score_has_a_name_that_tables_know() -> None:
-    assert {field.name for field in fields(Scores)} - {"per_class_recall", "groups"} == set(SCORES)
+    assert {field.name for field in fields(Scores)} - {"per_class_recall", "groups", "events"} == set(SCORES)
 
 
 def test_asr_leaves_out_samples_of_the_target_class() -> None:

@@ -116,6 +116,9 @@ def test_rounds_and_runs_are_counted(tmp_path: Path) -> None:
         "1 of 3 rounds in 1 of 3 runs: it is the mean",
     ]
     assert happened([one])[1] == "1 of 3 rounds: it is the mean"
+    ruined = written(tmp_path / "ruined", [[event("not_finite", f"{k} of 9 test samples")] for k in (3, 4)])
+    wrong = "outputs of the model are not finite for some samples, which count as wrong"
+    assert happened([ruined]) == [f"2 of 2 rounds: {wrong}"]
     assert happened([quiet]) == []
 
 
