@@ -1,8 +1,9 @@
 """Ray: a cluster to work on, started here or joined, and whole functions as its tasks."""
 
 import os
+import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ def imported() -> Any:
 def connected(address: str | None) -> Any:
     """The ray module with a cluster behind it: that at `address`, else the one in use, else a new one here.
 
+    A new one listens on this machine's loopback and works for whoever has its token: this process and its own workers,
+    unless RAY_AUTH_MODE and its companions say otherwise, which hold for a cluster at an address too.
     ConnectionError if there is none at the address, RuntimeError if its workers do not start.
     """
     ray = imported()
@@ -36,9 +39,11 @@ def connected(address: str | None) -> Any:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address:
+            _reread()
             context = ray.init(address=address, **quiet)
         else:
-            with _sharing_path():
+            with _set({"PYTHONPATH": os.pathsep.join(sys.path), **_closing()}), _on_loopback():
+                _reread()
                 context = ray.init(address="local", num_cpus=workers(), include_dashboard=False, **quiet)
     except ConnectionError as error:
         raise ConnectionError(f"there is no Ray cluster at {address}: {error}") from error
@@ -51,17 +56,47 @@ def connected(address: str | None) -> Any:
     return ray
 
 
+def _closing() -> dict[str, str]:
+    """What has a cluster that is started with it turn away whoever has not got its token."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return {}
+    given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    return {"RAY_AUTH_MODE": "token", **({} if given else {"RAY_AUTH_TOKEN": secrets.token_hex(32)})}
+
+
 @contextmanager
-def _sharing_path() -> Iterator[None]:
-    """Have the processes that are started meanwhile import from where this one does."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+def _set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Have these in the environment, for the processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        del os.environ["PYTHONPATH"]
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _reread() -> None:
+    """Have Ray look again at how it authenticates; it does so only when it is imported."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    AuthenticationTokenLoader.instance().reset_cache()
+    Config.initialize("")
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have Ray take 127.0.0.1 for this machine's address, as it does on macOS: what it starts listens there alone."""
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 class ClusterPool(Executor):

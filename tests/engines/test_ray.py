@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -120,6 +121,72 @@ def test_a_killed_worker_changes_nothing() -> None:
     assert torch.equal(after.params, expected)
     assert torch.equal(again.params, expected)
     assert [e["detail"] for e in record["events"]] == ["a Ray worker died; its clients were trained again"]
+
+
+def test_what_is_started_here_listens_on_loopback_and_asks_for_a_token() -> None:
+    from ray._private.services import get_node_ip_address
+    from ray._raylet import AuthenticationMode, get_authentication_mode
+
+    ray = connected(None)
+    assert get_node_ip_address() == "127.0.0.1"
+    assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
+    assert get_authentication_mode() == AuthenticationMode.TOKEN
+    assert (
+        not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} & os.environ.keys()
+    )  # what this process starts otherwise has them not
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ({}, {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"}),
+        ({"RAY_AUTH_TOKEN_PATH": "/there"}, {"RAY_AUTH_MODE"}),
+        ({"RAY_AUTH_MODE": "disabled"}, set()),
+    ],
+)
+def test_a_token_is_made_unless_the_environment_says_otherwise(
+    given: dict[str, str], made: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    tokens = [cluster._closing() for _ in range(2)]
+    assert set(tokens[0]) == made
+    if "RAY_AUTH_TOKEN" in made:
+        assert tokens[0] != tokens[1]
+        assert len(tokens[0]["RAY_AUTH_TOKEN"]) == 64
+
+
+STRANGER = """
+import os, sys
+for name in [name for name in os.environ if name.startswith("RAY_")]:
+    del os.environ[name]
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # it looks on loopback too
+if len(sys.argv) > 2:
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": sys.argv[2]}
+import ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+print("worked as", ray.get(ray.remote(os.getpid).remote()))
+"""
+
+
+@pytest.mark.exhaustive
+def test_a_process_without_the_token_is_refused() -> None:
+    address = connected(None).get_runtime_context().gcs_address
+    with cluster._set(cluster._closing()):
+        stolen = os.environ["RAY_AUTH_TOKEN"]
+    for token in ([], [stolen]):  # none, and one of another cluster
+        command = [sys.executable, "-c", STRANGER, address, *token]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode
+        assert "worked as" not in done.stdout
+        assert "Failed to connect to Ray cluster" in done.stderr
+    psutil = pytest.importorskip("psutil")
+    ours = {child.pid for child in psutil.Process().children(recursive=True)} | {os.getpid()}
+    listens = [c.laddr.ip for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.pid in ours]
+    assert len(listens) > 3
+    assert {ip.removeprefix("::ffff:") for ip in listens} == {"127.0.0.1"}
 
 
 def test_samples_travel_without_being_copied() -> None:
