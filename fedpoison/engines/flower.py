@@ -87,12 +87,12 @@ class OnFlower:
             client = asked.pop(reply.metadata.src_node_id, None)
             if client is None:
                 continue  # not asked, or a second time
-            got = updates_of(reply, len(places[client]), params)
+            got = updates_of(reply, client, len(places[client]), params)
             if isinstance(got, str):
                 failed[client] = got
                 continue
-            updates[places[client]], said = got
-            events += [event for event in said if event not in events]
+            updates[places[client]], told = got
+            events += [event for event in told if event not in events]
         failed |= dict.fromkeys(asked.values(), f"not heard of for {self._patience:.0f} s")
         return Trained(updates, (*events, *self._losses(failed)), tuple(sorted(failed)))
 
@@ -126,15 +126,18 @@ class OnFlower:
             return self._nodes
         self._heard_of, self._nodes = there, {}
         answers = grid.send_and_receive([who_are_you(node) for node in sorted(there)], timeout=self._patience)
-        problems = []
+        problems, twice = [], set[int]()
         for reply in answers:
             node, partition = reply.metadata.src_node_id, partition_of(reply, self._clients)
             if isinstance(partition, str):
                 problems.append(f"node {node}: {partition}")
             elif self._nodes.setdefault(partition, node) != node:
                 problems.append(f"nodes {node} and {self._nodes[partition]} both have partition {partition}")
-        if problems:
+                twice.add(partition)
+        if problems and self._strict:
             raise RuntimeError("; ".join(problems))
+        for partition in twice:  # one of them lies, and nobody knows which
+            del self._nodes[partition]
         return self._nodes
 
     def _wait(self, grid: Any) -> set[int]:

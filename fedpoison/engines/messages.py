@@ -16,6 +16,8 @@ from torch import Tensor
 
 from fedpoison.clients.training import Engine, Plan, Task, Trained
 from fedpoison.contract.blame import staying
+from fedpoison.contract.entry import in_words
+from fedpoison.engines.received import events, numbers, said
 from fedpoison.types import Drill, Event, LocalUpdates, Params
 
 
@@ -48,32 +50,28 @@ def who_are_you(node: int) -> Message:
 def partition_of(reply: Message, clients: int) -> int | str:
     """The partition that a node says it has, or what is wrong with the answer."""
     if reply.has_error():
-        return str(reply.error.reason)
+        return said(reply.error.reason)
     try:
-        said = reply.content.metric_records["partition"]
-        mine, of = said["partition-id"], said["num-partitions"]
-    except KeyError:
+        told = reply.content.metric_records["partition"]
+        mine, of = told["partition-id"], told["num-partitions"]
+    except Exception:  # it may have sent anything
         return "it does not say which partition it has"
     if of != clients or not isinstance(mine, int) or not 0 <= mine < clients:
-        return f"it has partition-id={mine} of num-partitions={of}, and there are {clients} clients"
+        return f"it has partition-id={said(mine)} of num-partitions={said(of)}, and there are {clients} clients"
     return mine
 
 
-def updates_of(reply: Message, tasks: int, params: Params) -> tuple[LocalUpdates, list[Event]] | str:
+def updates_of(reply: Message, client: int, tasks: int, params: Params) -> tuple[LocalUpdates, tuple[Event, ...]] | str:
     """The updates [tasks, d] that a client sent with its events, or what is wrong with the answer."""
     if reply.has_error():
-        return str(reply.error.reason)
-    shape, dtype = (tasks, len(params)), str(params.numpy().dtype)
+        return said(reply.error.reason)
     try:
         array = reply.content.array_records["arrays"]["updates"]
-        if (array.shape, array.dtype) != (shape, dtype):
-            return f"it sent updates {tuple(array.shape)} {array.dtype}, not {shape} {dtype}"
-        rows = torch.from_numpy(array.numpy().astype(dtype, copy=False).reshape(shape))
-        said = json.loads(str(reply.content.config_records["config"]["events"]))
-        events = [Event(str(e["what"]), tuple(e["clients"]), str(e["detail"])) for e in said]
+        told = events(reply.content.config_records["config"]["events"], client)
     except Exception as error:  # it may have sent anything
-        return f"it sent what cannot be read: {type(error).__name__}: {error}"
-    return rows, events
+        return f"it sent what cannot be read: {said(in_words(error))}"
+    made = numbers(array, (tasks, len(params)), str(params.numpy().dtype), "what it sent as updates")
+    return made if isinstance(made, str) else (torch.from_numpy(made), told)
 
 
 def client_app(engine_of: Callable[[str], Engine]) -> ClientApp:

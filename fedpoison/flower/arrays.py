@@ -11,10 +11,9 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedpoison.engines.received import numbers, said
 from fedpoison.types import Layer, Params
 
-_HEADER = 4096
-"""Bytes that numpy's format may take for what is not numbers."""
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance")
 """What the names of running statistics end in, in torch and in Keras."""
 
@@ -66,23 +65,16 @@ class Layout:
         (arrays,) = content.array_records.values()
         if set(arrays) != set(self._kinds):
             differing = sorted(set(arrays) ^ set(self._kinds))
-            return f"its arrays are others than the model's: {', '.join(map(str, differing[:3]))}"
-        numbers: dict[str, NDArray[Any]] = {}
+            return f"its arrays are others than the model's: {', '.join(map(said, differing[:3]))}"
+        made: dict[str, NDArray[Any]] = {}
         for key, (shape, dtype) in self._kinds.items():
-            array = arrays[key]
-            if (tuple(array.shape), array.dtype) != (shape, dtype):
-                return f"{key} is {tuple(array.shape)} {array.dtype}, not {shape} {dtype}"
-            if len(array.data) > int(np.prod(shape)) * np.dtype(dtype).itemsize + _HEADER:
-                return f"{key} is longer than {shape} {dtype} can be"
-            try:
-                numbers[key] = array.numpy()
-            except Exception as error:  # whatever bytes may raise
-                return f"{key} cannot be read: {type(error).__name__}: {error}"
-            if (numbers[key].shape, str(numbers[key].dtype)) != (shape, dtype):
-                return f"{key} says it is {shape} {dtype} and is {numbers[key].shape} {numbers[key].dtype}"
-            if key in self.others and np.issubdtype(dtype, np.inexact) and not np.isfinite(numbers[key]).all():
+            found = numbers(arrays[key], shape, dtype, key)
+            if isinstance(found, str):
+                return found
+            if key in self.others and np.issubdtype(dtype, np.inexact) and not np.isfinite(found).all():
                 return f"{key} is not finite"
-        return Model(self._joined(numbers), {key: numbers[key] for key in self.others})
+            made[key] = found
+        return Model(self._joined(made), {key: made[key] for key in self.others})
 
     def vector(self, arrays: ArrayRecord) -> Params:
         """The parameters as one vector [d]."""

@@ -18,7 +18,9 @@ from torch import Tensor
 from fedpoison.api import Named, chain, watched
 from fedpoison.common import parallel
 from fedpoison.common.seeding import Stream
+from fedpoison.contract.entry import in_words
 from fedpoison.defences.situation import Situation
+from fedpoison.engines.received import number, said
 from fedpoison.flower.arrays import Layout, Model
 from fedpoison.round import State
 from fedpoison.runs.records import load_state, save_state
@@ -201,12 +203,12 @@ class RobustStrategy(FedAvg):
             if node not in self._asked:
                 events.append(Event("not_asked", (node,)))
             elif group != str(server_round):
-                events.append(Event("late", (node,), f"its reply is to round {group}"))
+                events.append(Event("late", (node,), f"its reply is to round {said(group)}"))
             elif node in heard:
                 events.append(Event("twice", (), f"node {node} answered again; its first answer counts"))
             elif reply.has_error():
                 heard.add(node)
-                events.append(Event("lost", (node,), str(reply.error.reason)))
+                events.append(Event("lost", (node,), said(reply.error.reason)))
             else:
                 heard.add(node)
                 model, size = self._layout.read(reply.content), self._size(node, reply.content)
@@ -224,10 +226,10 @@ class RobustStrategy(FedAvg):
         if self._sizes is None:
             return 1.0
         if self._sizes == "reported":
-            said = [record.get(self.weighted_by_key) for record in content.metric_records.values()]
-            number = said[0] if len(said) == 1 else None
-            usable = isinstance(number, int | float) and 0 < number < float("inf")
-            return float(number) if usable else f"{self.weighted_by_key} is {number!r}"  # type: ignore[arg-type]
+            told = [record.get(self.weighted_by_key) for record in content.metric_records.values()]
+            alone = told[0] if len(told) == 1 else None
+            size = number(alone)
+            return size if size and size > 0 else f"{self.weighted_by_key} is {said(alone)}"
         return float(self._sizes[node]) if node in self._sizes else "how many samples it has is not known"
 
     def _arrays_of(self, served: Served, good: Sequence["Taken"]) -> ArrayRecord:
@@ -246,15 +248,15 @@ class RobustStrategy(FedAvg):
             try:
                 return own(contents, self.weighted_by_key)
             except Exception as error:  # of a client's making, as likely as not
-                _log.warning("metrics cannot be aggregated: %s: %s", type(error).__name__, error)
+                _log.warning("metrics cannot be aggregated: %s", said(in_words(error)))
                 return None
-        said: dict[str, list[float]] = {}
+        told: dict[str, list[float]] = {}
         for content in contents:
-            for record in content.metric_records.values():
-                for key, value in record.items():
-                    if key != self.weighted_by_key and isinstance(value, int | float) and np.isfinite(value):
-                        said.setdefault(key, []).append(float(value))
-        made = {key: median(values) for key, values in said.items() if 2 * len(values) > len(contents)}
+            pairs = [pair for record in content.metric_records.values() for pair in record.items()]
+            for key, value in dict(pairs).items():  # once a client, whatever it repeats
+                if key != self.weighted_by_key and (known := number(value)) is not None:
+                    told.setdefault(key, []).append(known)
+        made = {key: median(values) for key, values in told.items() if 2 * len(values) > len(contents)}
         return MetricRecord(dict(made)) if made else None
 
     def save(self, path: str | Path) -> None:

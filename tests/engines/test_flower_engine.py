@@ -234,11 +234,17 @@ def refuse(content: RecordDict) -> RecordDict:
 
 
 LIES: dict[str, tuple[Callable[[RecordDict], RecordDict], str]] = {
-    "a wrong shape": (with_updates(Array(torch.zeros(3).numpy())), "it sent updates (3,) float32, not (1, "),
+    "a wrong shape": (with_updates(Array(torch.zeros(3).numpy())), "what it sent as updates is (3,) float32, not (1, "),
     "another type": (with_updates(Array(torch.zeros(1, 1210).double().numpy())), "float64"),
-    "no numbers": (with_updates(Array("float32", (1, 1210), "numpy.ndarray", b"x")), "it sent what cannot be read"),
+    "no numbers": (with_updates(Array("float32", (1, 1210), "numpy.ndarray", b"x")), "updates cannot be read"),
     "nothing": (lambda content: RecordDict({"arrays": MetricRecord({"a": 1})}), "it sent what cannot be read"),
     "no events": (lambda content: RecordDict({**content, "config": ConfigRecord({"events": "{"})}), "cannot be read"),
+    "NaN for a client": (
+        lambda content: RecordDict(
+            {**content, "config": ConfigRecord({"events": '[{"what": "engine", "clients": [NaN], "detail": ""}]'})}
+        ),
+        "it speaks for [nan]",
+    ),
     "an error": (refuse, "ValueError: not me"),
 }
 
@@ -264,6 +270,22 @@ def test_nodes_with_wrong_partitions_are_named(bad: dict[str, int]) -> None:
 
     with grids.lending(InProcessGrid(app, 6)), pytest.raises(RuntimeError, match=r"partition"):
         played(TABLE, transport="simulation")
+
+
+def test_of_two_nodes_with_one_partition_neither_is_believed() -> None:
+    app, honest = ClientApp(), client_app(trainer)
+    app.train()(honest._registered_funcs["train.default"])
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        mine = {0: 1}.get(int(context.node_config["partition-id"]), int(context.node_config["partition-id"]))
+        record = MetricRecord({"partition-id": mine, "num-partitions": 6})
+        return Message(RecordDict({"partition": record}), reply_to=message)
+
+    with grids.lending(InProcessGrid(app, 6)):
+        state, records = played({**TABLE, "threat": {}, "rounds": 1}, transport="simulation", lost="event")
+    assert [(e["what"], e["clients"]) for e in records[0]["events"]] == [("lost", [0]), ("lost", [1])]
+    assert state.params.isfinite().all()
 
 
 def test_too_few_nodes_are_waited_for_and_named() -> None:

@@ -131,6 +131,19 @@ def test_metrics_of_a_bad_client_do_not_end_a_run() -> None:
         run(stock, app(bad=2))
 
 
+@pytest.mark.parametrize("value", [2**80, 10**400, float("nan"), [1.0] * 9])
+def test_a_metric_that_is_no_number_of_flower_s_does_not_end_a_run(value: Any) -> None:
+    def change(content: RecordDict) -> RecordDict:
+        records = {f"more{i}": MetricRecord({"loss": 99.0}) for i in range(9)}  # which count once
+        return RecordDict({**content, **records, "metrics": MetricRecord({"num-examples": value, "odd": value})})
+
+    result = run(robust("mean"), app(5, change), 1)
+    assert result.train_metrics_clientapp[1] == MetricRecord({"loss": 3.0})
+    strategy = robust("mean", sizes="reported")
+    run(strategy, app(5, change), 1)
+    assert [(e.what, e.clients) for e in strategy.events[1]] == [("set_aside", (7,))]
+
+
 def test_float64_and_counts_keep_their_types() -> None:
     start = ArrayRecord(
         {
