@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fedpoison.common.parallel import in_parallel
+from fedpoison.linalg.principal import principal, whitened
 from fedpoison.measures.rounds import auroc
 from fedpoison.models.features import features
 from fedpoison.types import Images, Labels
@@ -71,7 +72,7 @@ def spectral_signatures(features: Features, labels: Labels) -> Scores:
     """
     scores = torch.zeros(len(labels))
     for _, members in _classes(labels):
-        projections, _ = _principal(features[members], 1)
+        projections, _ = principal(features[members], 1)
         scores[members] = projections[:, 0].square().float()
     return scores
 
@@ -89,7 +90,7 @@ def activation_clustering(features: Features, labels: Labels, components: int = 
     scores = torch.zeros(len(labels))
     silhouettes: list[float | None] = [None] * (int(labels.max()) + 1)
     for label, members in _classes(labels):
-        reduced = _whitened(features[members], components)
+        reduced = whitened(features[members], components)
         if not reduced.shape[1] or len(reduced.unique(dim=0)) < 3:
             continue
         found = KMeans(2, n_init=10, random_state=0).fit_predict(reduced.numpy())
@@ -117,20 +118,3 @@ def _classes(labels: Labels) -> list[tuple[int, Tensor]]:
     """Each class that has samples enough, and which they are."""
     members = [(int(label), (labels == label).nonzero().flatten()) for label in labels.unique()]
     return [(label, places) for label, places in members if len(places) >= _FEWEST]
-
-
-def _principal(features: Features, count: int) -> tuple[Tensor, Tensor]:
-    """The centred features' projections [N, count] on their top right singular vectors, and the singular values."""
-    centred = (features - features.mean(dim=0)).double()
-    wide = centred.shape[1] > centred.shape[0]
-    squares, vectors = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
-    values, vectors = squares.flip(0)[:count].clamp(min=0).sqrt(), vectors.flip(1)[:, :count]
-    return vectors * values if wide else centred @ vectors, values
-
-
-def _whitened(features: Features, components: int) -> Tensor:
-    """The features along their first principal directions in which they vary, each with variance 1."""
-    projections, values = _principal(features, components)
-    varying = values > max(1e-6 * float(values[0]), 1e-9)
-    whitened: Tensor = projections[:, varying] / values[varying] * len(features) ** 0.5
-    return whitened
