@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from fedpoison.clients.federation import Federation, Shard
 from fedpoison.clients.training import Task
@@ -76,16 +77,19 @@ class Cleaner:
         load(net, params)
         kept = torch.arange(len(shard))
         suspicion = torch.zeros(len(shard), dtype=torch.float64)
+        seen = torch.zeros(len(shard), dtype=torch.int64)  # by how many steps: their suspicions are on other scales
         for place, step in enumerate(self.steps):
             stream = Stream(self.seed, "cleaning", round, len(self.steps) * task.client + place)
             keep, score = self._step(step, net, shard.of(kept), task.client, stream, said)
             suspicion[kept] = score
+            seen[kept] += 1
             kept = kept[keep]
         mask = torch.zeros(len(shard), dtype=torch.bool)
         mask[kept] = True
         labels = shard.labels[shard.index]
         for label in sorted({*labels.tolist()} - {*labels[mask].tolist()}):  # in all, for later steps see fewer
             own = (labels == label).nonzero().flatten()
+            own = own[seen[own] == seen[own].max()]
             mask[own[suspicion[own].argmin()]] = True
             said.append(Event("spared", (task.client,), f"of class {label} nothing would be left: one is kept"))
         return mask, said
@@ -101,6 +105,7 @@ class Cleaner:
             "n_classes": lambda: self.federation.dataset.n_classes,
             "features": lambda: _shown(lambda part: features(net, part).flatten(1), images),
             "logits": lambda: _shown(net, images),
+            "losses": lambda: cross_entropy(_shown(net, images), labels, reduction="none"),
             "say": lambda: lambda text: said.append(Event("sanitizer", (client,), f"{entry.name}: {text}")),
             "rng": stream.torch,
         }

@@ -194,12 +194,19 @@ def preaggregator(
 
 
 @_with_parentheses
-def sanitizer(*, paper: str = "", source: str = "", evidence: str = "") -> Callable[[F], F]:
+def sanitizer(
+    *,
+    paper: str = "",
+    source: str = "",
+    evidence: str = "",
+    check: Callable[..., list[str]] | None = None,
+) -> Callable[[F], F]:
     """Enter a sanitizer: it returns a `Cleaned`, which samples of a client's are kept and how suspect each is.
 
     It never learns which are poisoned. Of a class of which nothing would be left the least suspect sample is kept.
+    `check(**options)` lists what it lacks here, before anything runs.
     """
-    return _decorator("sanitizer", paper=paper, source=source, evidence=evidence)
+    return _decorator("sanitizer", paper=paper, source=source, evidence=evidence, check=check)
 
 
 @_with_parentheses

@@ -9,6 +9,7 @@ _SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "preaggregator": {"rows": ("n",)},
     "update_attack": {"harmless": ("n", "n_malicious", "benign")},
     "engine": {"bits": ()},
+    "sanitizer": {"check": ()},
     "data_attack": {"goal": (), "aim": ("images", "labels", "n_classes"), "check": ("n_classes",)},
 }
 """What traits that are functions are called with, besides all options by name."""

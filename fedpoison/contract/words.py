@@ -84,6 +84,7 @@ WORDS: dict[str, dict[str, Word]] = {
         "n_classes": Word("int", "how many classes there are", "data"),
         "features": Word("[samples, d] float64", "what the global model's last linear layer sees of them", "net"),
         "logits": Word("[samples, classes] float64", "what the global model makes of them", "net"),
+        "losses": Word("[samples] float64", "the global model's cross-entropy of each of them", "net"),
         "say": Word("str -> None", "put a remark among the round's events", "round"),
         "rng": Word("torch.Generator", "this client's stream in this round", "streams"),
     },

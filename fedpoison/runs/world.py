@@ -105,7 +105,7 @@ def build(config: Config) -> tuple[World, State]:
 
 
 def _cleaner(config: Config, net: nn.Module, front: nn.Module | None, federation: Federation) -> Cleaner | None:
-    """What honest clients clean their samples with, if they do; ValueError if the net has nothing to offer for it."""
+    """What honest clients clean their samples with, if they do; ValueError if they, or the net, lack what it takes."""
     chosen = config.defence.client
     if not chosen.sanitize:
         return None
@@ -113,6 +113,9 @@ def _cleaner(config: Config, net: nn.Module, front: nn.Module | None, federation
     if looking and front is None and sum(bool([*m.parameters(recurse=False)]) for m in net.modules()) < 2:
         raise ValueError(f"{looking[0]} looks at what a net's last layer sees, and this one has no layer before it")
     steps = tuple(step.step for step in chosen.sanitize)
+    lacking = [problem for entry, options in steps if entry.check for problem in entry.tell("check", **options)]
+    if lacking:
+        raise ValueError("; ".join(lacking))
     return Cleaner(steps, chosen.every, chosen.start, net, federation, config.seed)
 
 

@@ -1,6 +1,7 @@
 """Mistakes in sanitizers and in what is made of them."""
 
 SANITIZERS = "tests/clients/test_sanitizers.py"
+BY_HAND = "tests/clients/test_sanitizers_by_hand.py"
 
 MUTANTS = (
     (
@@ -80,5 +81,103 @@ MUTANTS = (
         '"drill": drill, "kept": kept}',
         '"drill": drill, "kept": None}',
         SANITIZERS,
+    ),
+    (
+        "whoever an earlier step took out is spared",
+        "clients/cleaning.py",
+        "own = own[seen[own] == seen[own].max()]",
+        "own = own[seen[own] > 0]",
+        SANITIZERS,
+    ),
+    (
+        "what is not installed is found out later",
+        "runs/world.py",
+        "    if lacking:\n",
+        "    if False:\n",
+        SANITIZERS,
+    ),
+    (
+        "the hardest are kept",
+        "clients/sanitizers/loss_trimming.py",
+        "hard[own].argsort(stable=True)",
+        "hard[own].argsort(stable=True, descending=True)",
+        BY_HAND,
+    ),
+    (
+        "a class is left with nothing",
+        "clients/sanitizers/classes.py",
+        "[: min(count, len(scores) - 1)]",
+        "[:count]",
+        BY_HAND,
+    ),
+    (
+        "shares lack what decimals lack",
+        "clients/sanitizers/classes.py",
+        "share * count + 1e-9",
+        "share * count",
+        BY_HAND,
+    ),
+    (
+        "the spectral share has no margin",
+        "clients/sanitizers/spectral_signatures.py",
+        "part(1.5 * share,",
+        "part(share,",
+        BY_HAND,
+    ),
+    (
+        "a direction that there is not is taken",
+        "clients/sanitizers/spectral_signatures.py",
+        "values[0] - values[1] < 1e-9 * values[0]",
+        "values[0] < 0",
+        BY_HAND,
+    ),
+    (
+        "the larger cluster goes",
+        "clients/sanitizers/activation_clustering.py",
+        "small = found == sizes.argmin()",
+        "small = found == sizes.argmax()",
+        BY_HAND,
+    ),
+    (
+        "clusters need not be well parted",
+        "clients/sanitizers/activation_clustering.py",
+        'by == "size" or apart.mean() > silhouette',
+        'by == "size" or apart.mean() > -1',
+        BY_HAND,
+    ),
+    (
+        "of a copy under another label one is kept",
+        "clients/sanitizers/duplicates.py",
+        ".any(dim=1) & ~at_odds",
+        ".any(dim=1)",
+        BY_HAND,
+    ),
+    (
+        "the deviation of distances is about nought",
+        "clients/sanitizers/mahalanobis.py",
+        "off = squares - squares.quantile(0.5)",
+        "off = squares",
+        BY_HAND,
+    ),
+    (
+        "the number of neighbours is fixed",
+        "clients/sanitizers/local_outlier_factor.py",
+        "n_neighbors=min(k, len(rows) - 1)",
+        "n_neighbors=min(20, len(rows) - 1)",
+        BY_HAND,
+    ),
+    (
+        "the forest is turned round",
+        "clients/sanitizers/isolation_forest.py",
+        "-forest.score_samples",
+        "forest.score_samples",
+        BY_HAND,
+    ),
+    (
+        "the model's own confidence is taken",
+        "clients/sanitizers/confident_learning.py",
+        'if probabilities == "folds":\n        p =',
+        'if probabilities != "model" and False:\n        p =',
+        BY_HAND,
     ),
 )

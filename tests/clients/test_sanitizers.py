@@ -94,6 +94,7 @@ def given(samples: int, classes: int, seed: int = 0) -> dict[str, Any]:
         "n_classes": 5,
         "features": torch.randn(samples, 6, generator=drawn).double(),
         "logits": torch.randn(samples, 5, generator=drawn).double(),
+        "losses": torch.rand(samples, generator=drawn).double(),
         "say": lambda text: None,
     }
 
@@ -106,7 +107,7 @@ def test_its_evidence_and_source_are_told(entry: Entry) -> None:
 
 
 @each
-@pytest.mark.parametrize(("samples", "classes"), [(1, 1), (2, 2), (5, 1), (40, 4)])
+@pytest.mark.parametrize(("samples", "classes"), [(0, 1), (1, 1), (2, 2), (5, 1), (40, 4)])
 def test_a_sanitizer_changes_nothing_and_says_the_same_twice(entry: Entry, samples: int, classes: int) -> None:
     told = []
     for _ in range(2):
@@ -116,6 +117,25 @@ def test_a_sanitizer_changes_nothing_and_says_the_same_twice(entry: Entry, sampl
         assert all(torch.equal(supply[name], value) for name, value in before.items())
         told.append((keep.tolist(), suspicion.tolist()))
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("entry", [e for e in SANITIZERS if "features" in e.asks], ids=lambda entry: entry.name)
+@pytest.mark.parametrize("value", [0.0, 3.5, torch.nan, torch.inf])
+def test_a_sanitizer_keeps_all_whose_features_say_nothing(entry: Entry, value: float) -> None:
+    supply = {**given(40, 2), "features": torch.full((40, 6), value).double(), "rng": Stream(1, "cleaning").torch()}
+    keep, _ = as_cleaned(entry, entry.call(supply, entry.validate({})), 40)
+    assert keep.all()
+
+
+@pytest.mark.parametrize("entry", [e for e in SANITIZERS if "rng" not in e.asks], ids=lambda entry: entry.name)
+def test_a_sanitizer_judges_samples_whatever_their_order(entry: Entry) -> None:
+    supply = given(40, 2)
+    supply["features"][3] = 20
+    turned = {name: value.flip(0) if isinstance(value, Tensor) else value for name, value in supply.items()}
+    keep, suspicion = as_cleaned(entry, entry.call(supply, entry.validate({})), 40)
+    other = as_cleaned(entry, entry.call(turned, entry.validate({})), 40)
+    assert torch.equal(other[0].flip(0), keep)
+    torch.testing.assert_close(other[1].flip(0), suspicion)
 
 
 def test_the_truth_is_no_word_of_a_sanitizer() -> None:
@@ -260,7 +280,7 @@ def test_of_a_class_of_which_nothing_is_left_the_least_suspect_is_kept(tmp_path:
         labels = shard.labels[shard.index]
         assert sorted(labels[keep].tolist()) == sorted({*labels.tolist()})
         drawn = Stream(world.seed, "cleaning", 1, 2 * client + 1).torch()
-        suspicion = torch.zeros(len(shard))
+        suspicion = torch.full((len(shard),), torch.inf)  # what the first took out is no candidate
         suspicion[::2] = torch.rand(len(suspicion[::2]), generator=drawn)
         for label in {*labels.tolist()}:
             own = (labels == label).nonzero().flatten()
@@ -279,6 +299,27 @@ def test_a_later_sanitizer_sees_what_an_earlier_one_kept(tmp_path: Path) -> None
     for client in range(2):
         keep = state.memory_of("cleaning")[f"{client}c/keep"].nonzero().flatten()
         assert keep.tolist() == list(range(0, len(world.federation.shard(client)), 4))
+
+
+def test_all_sanitizers_one_after_the_other_and_after_one_that_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    table = {**TABLE, "rounds": 1, "threat": {"malicious": 0}, "clients": {"count": 6, "per_round": 1}}
+    names = [entry.name for entry in SANITIZERS]
+    for before, least in ([], 60), (["own.py:nothing"], 10):
+        world, state, records = played({**table, "defence": {"client": {"sanitize": [*before, *names]}}}, tmp_path)
+        (client,) = records[0]["cohort"]
+        kept = int(state.memory_of("cleaning")[f"{client}c/keep"].sum())
+        assert records[0]["sanitised"]["removed"] == len(world.federation.shard(client)) - kept
+        assert kept > least if least > 10 else kept == 10  # one of each class
+
+
+def test_what_a_sanitizer_lacks_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("fedpoison.clients.sanitizers.confident_learning.find_spec", asked.append)
+    config = parse({**TABLE, "defence": {"client": {"sanitize": "confident_learning"}}})
+    with pytest.raises(ValueError, match=r"cleanlab's, which is not installed: pip install 'fedpoison\[layers\]'"):
+        build(config)
+    assert asked == ["cleanlab"]
 
 
 @pytest.mark.parametrize(

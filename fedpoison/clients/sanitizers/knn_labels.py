@@ -22,7 +22,7 @@ def knn_labels(
     is not built.
     """
     n, nearest = len(labels), min(k, len(labels) - 1)
-    if not nearest or not features.isfinite().all():
+    if nearest < 1 or not features.isfinite().all() or (features == features[0]).all():
         return Cleaned(torch.ones(n, dtype=torch.bool), torch.zeros(n))
     distances = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
     distances.fill_diagonal_(torch.inf)
