@@ -112,16 +112,16 @@ MUTANTS = (
     ),
     (
         "shares lack what decimals lack",
-        "clients/sanitizers/classes.py",
-        "share * count + 1e-9",
-        "share * count",
+        "common/rounding.py",
+        "math.floor(round(value, 9))",
+        "math.floor(value)",
         BY_HAND,
     ),
     (
         "the spectral share has no margin",
         "clients/sanitizers/spectral_signatures.py",
-        "part(1.5 * share,",
-        "part(share,",
+        "down(1.5 * share *",
+        "down(share *",
         BY_HAND,
     ),
     (

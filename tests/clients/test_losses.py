@@ -50,6 +50,25 @@ KNOWN = [
         [0.354614, 1.163737],
         [[-0.251662, 0.183980, 0.067682], [0.123325, 0.045369, -0.168694]],
     ),
+    (
+        "generalised_cross_entropy",
+        {"q": 0.7, "k": 0.5},
+        [0.354614, 0.549183],
+        [[-0.251662, 0.183980, 0.067682], [0.0, 0.0, 0.0]],
+    ),
+    (
+        "symmetric_cross_entropy",
+        {"alpha": 0.1, "beta": 1.0, "log_zero": -4.0},
+        [1.379797, 3.880638],
+        [[-0.924258, 0.675686, 0.248571], [0.306092, 0.112605, -0.418697]],
+    ),
+    ("focal", {"gamma": 2.0}, [0.045678, 1.993605], [[-0.098288, 0.071854, 0.026434], [0.813278, 0.299188, -1.112466]]),
+    (
+        "label_smoothing",
+        {"epsilon": 0.1},
+        [0.507606, 2.307606],
+        [[-0.268092, 0.211395, 0.056697], [0.631908, 0.211395, -0.843303]],
+    ),
 ]
 
 
@@ -71,6 +90,50 @@ def test_the_generalised_cross_entropy_ends_in_what_it_generalises() -> None:
             torch.testing.assert_close(one, other)
     p = torch.softmax(logits, dim=1)[torch.arange(20), labels]
     torch.testing.assert_close(slopes(mine, logits, labels, q=1.0)[0], 1 - p)
+    for one, other in zip(slopes(mine, logits, labels, k=0.0), slopes(mine, logits, labels), strict=True):
+        assert torch.equal(one, other)
+
+
+SAME = [
+    ("symmetric_cross_entropy", {"alpha": 1.0, "beta": 0.0}),
+    ("focal", {"gamma": 0.0}),
+    ("label_smoothing", {"epsilon": 0.0}),
+    ("trimmed_cross_entropy", {"share": 0.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), SAME, ids=[name for name, _ in SAME])
+def test_losses_end_in_the_cross_entropy(name: str, options: dict[str, Any]) -> None:
+    logits, labels = torch.randn(20, 5, generator=torch.Generator().manual_seed(1)).double(), torch.arange(20) % 5
+    usual = slopes(find("loss", "cross_entropy"), logits, labels)
+    torch.testing.assert_close(slopes(find("loss", name), logits, labels, **options), usual)
+
+
+def test_the_reverse_cross_entropy_alone_is_a_multiple_of_the_mean_absolute_error() -> None:
+    symmetric = find("loss", "symmetric_cross_entropy")
+    losses, _ = slopes(symmetric, Z, torch.tensor([0, 2]), alpha=0.0, beta=1.0, log_zero=-3.0)
+    absolute = (Z.softmax(dim=1) - torch.eye(3)[[0, 2]]).abs().sum(dim=1)
+    torch.testing.assert_close(losses, 1.5 * absolute)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 3.0])
+def test_the_focal_loss_has_a_slope_where_the_net_is_sure(gamma: float) -> None:
+    logits = torch.tensor([[200.0, 0, 0], [30.0, 0, 0], [0, 0, 200.0]])
+    losses, slope = slopes(find("loss", "focal"), logits, torch.tensor([0, 0, 0]), gamma=gamma)
+    torch.testing.assert_close(losses, torch.tensor([0.0, 0.0, 200.0]))
+    torch.testing.assert_close(slope, torch.tensor([[0.0, 0, 0], [0, 0, 0], [-1, 0, 1]]))
+
+
+def test_the_trimmed_cross_entropy_by_hand() -> None:
+    trimmed = find("loss", "trimmed_cross_entropy")
+    logits, labels = Z[[0, 0, 0]], torch.tensor([0, 1, 2])  # .407606, 1.407606, 2.407606
+    losses, slope = slopes(trimmed, logits, labels, share=1 / 3)
+    assert float(losses.mean()) == pytest.approx(0.907606, abs=1e-6)
+    _, usual = slopes(find("loss", "cross_entropy"), logits, labels)
+    torch.testing.assert_close(slope, usual * torch.tensor([[1.5], [1.5], [0]]))
+    assert float(slopes(trimmed, logits, labels, share=1.0)[0].mean()) == pytest.approx(0.407606, abs=1e-6)
+    alike = slopes(trimmed, Z[[0, 0, 0, 0]], torch.tensor([1, 1, 1, 1]), share=0.5)[0]
+    assert (alike > 0).tolist() == [True, True, False, False]  # of equal losses the earlier
 
 
 # What every loss owes
@@ -86,11 +149,14 @@ def test_its_evidence_and_source_are_told(loss: Entry) -> None:
 @each
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_loss_is_a_number_for_each_sample_that_knows_of_no_other(loss: Entry, dtype: torch.dtype) -> None:
+    """But for the one that looks at the whole minibatch, as its description says."""
     drawn = torch.Generator().manual_seed(2)
     logits, labels = 3 * torch.randn(12, 4, generator=drawn, dtype=dtype), torch.arange(12) % 4
     losses, slope = slopes(loss, logits, labels)
     assert losses.dtype == slope.dtype == dtype
     assert (losses >= 0).all()
+    if loss.name == "trimmed_cross_entropy":
+        return
     assert losses[slope.norm(dim=1) > 0].shape == (12,)
     for i in range(12):
         alone = slopes(loss, logits[i : i + 1], labels[i : i + 1])
@@ -182,6 +248,7 @@ def test_the_hash_knows_the_loss_and_is_what_it_was_without_one() -> None:
 
     assert hash() == hash(loss="cross_entropy") == hash(loss="mean") == hash(reduction="mean") == "a6f82017d87a"
     assert hash(loss="sum") == hash(reduction="sum")
+    assert parse(TABLE).hash == "6aa4341a2a70"
     assert len({hash(), hash(reduction="sum"), hash(loss="generalised_cross_entropy"), parse(TABLE).hash}) == 4
     assert "clients.local.loss" in parse(TABLE).components
 

@@ -9,7 +9,7 @@ from sklearn.ensemble import IsolationForest
 from torch import Tensor
 
 from fedpoison.clients.sanitizers.activation_clustering import activation_clustering
-from fedpoison.clients.sanitizers.classes import largest, part
+from fedpoison.clients.sanitizers.classes import largest
 from fedpoison.clients.sanitizers.confident_learning import confident_learning
 from fedpoison.clients.sanitizers.duplicates import average_hash, difference_hash, duplicates
 from fedpoison.clients.sanitizers.isolation_forest import isolation_forest
@@ -17,6 +17,7 @@ from fedpoison.clients.sanitizers.local_outlier_factor import local_outlier_fact
 from fedpoison.clients.sanitizers.loss_trimming import loss_trimming
 from fedpoison.clients.sanitizers.mahalanobis import mahalanobis
 from fedpoison.clients.sanitizers.spectral_signatures import spectral_signatures
+from fedpoison.common.rounding import down
 from fedpoison.types import Cleaned
 
 
@@ -287,7 +288,7 @@ def test_duplicates_says_where_it_can_compare_bytes_alone() -> None:
 
 
 def test_shares_are_rounded_down_and_never_all_is_taken() -> None:
-    assert [part(*pair) for pair in ((0.1, 29), (0.1, 30), (0.29, 100), (0.0, 5))] == [2, 3, 29, 0]
+    assert [down(share * n) for share, n in ((0.1, 29), (0.1, 30), (0.29, 100), (0.0, 5))] == [2, 3, 29, 0]
     assert largest(torch.tensor([1.0, 3, 3, 2]), 2).tolist() == [False, True, True, False]
     assert largest(torch.tensor([3.0, 3, 3, 2]), 2).tolist() == [True, True, False, False]
     assert largest(torch.ones(3), 7).tolist() == [True, True, False]

@@ -1,6 +1,5 @@
 """A client's classes, each judged by itself, and who is taken out of one."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -46,8 +45,3 @@ def largest(scores: Tensor, count: int) -> Tensor:
     chosen = torch.zeros(len(scores), dtype=torch.bool)
     chosen[scores.argsort(descending=True, stable=True)[: min(count, len(scores) - 1)]] = True
     return chosen
-
-
-def part(share: float, count: int) -> int:
-    """A share of so many, rounded down; what products of decimals lack of a whole number does not count."""
-    return math.floor(share * count + 1e-9)

@@ -2,7 +2,7 @@
 
 import torch
 
-from fedpoison.clients.sanitizers.classes import part
+from fedpoison.common.rounding import down
 from fedpoison.contract.registry import sanitizer
 from fedpoison.types import Cleaned, Labels, Losses, Share
 
@@ -26,6 +26,6 @@ def loss_trimming(losses: Losses, labels: Labels, *, keep: Share = 0.9, per_clas
     groups = [labels == label for label in labels.unique()] if per_class else [torch.ones_like(kept)]
     for group in groups:
         own = group.nonzero().flatten()
-        count = part(keep, len(own)) or len(own)
+        count = down(keep * len(own)) or len(own)
         kept[own[hard[own].argsort(stable=True)[:count]]] = True
     return Cleaned(kept, hard)

@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedpoison.clients.sanitizers.classes import Judged, by_class, largest, part
+from fedpoison.clients.sanitizers.classes import Judged, by_class, largest
+from fedpoison.common.rounding import down
 from fedpoison.contract.registry import sanitizer
 from fedpoison.types import Cleaned, Features, Labels, Positive, Share
 
@@ -35,7 +36,7 @@ def mahalanobis(
     def judge(rows: Tensor) -> Judged | None:
         squares = torch.from_numpy(LedoitWolf().fit(rows.numpy()).mahalanobis(rows.numpy()))
         if share != "auto":
-            return largest(squares, part(share, len(rows))), squares
+            return largest(squares, down(share * len(rows))), squares
         off = squares - squares.quantile(0.5)
         scale = 1.4826 * off.abs().quantile(0.5)
         return (off > threshold * scale, squares) if scale > 0 else None

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from fedpoison.clients.sanitizers.classes import Judged, by_class, largest, part
+from fedpoison.clients.sanitizers.classes import Judged, by_class, largest
+from fedpoison.common.rounding import down
 from fedpoison.contract.registry import sanitizer
 from fedpoison.linalg.principal import principal
 from fedpoison.types import Cleaned, Features, Labels, Share
@@ -30,7 +31,7 @@ def spectral_signatures(
 
     def judge(rows: Tensor) -> Judged | None:
         projections, values = principal(rows, 2)
-        count = part(1.5 * share, len(rows))
+        count = down(1.5 * share * len(rows))
         if not count or (len(values) > 1 and values[0] - values[1] < 1e-9 * values[0]):
             return None
         scores = projections[:, 0].square()
