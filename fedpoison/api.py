@@ -128,6 +128,7 @@ def craft(
     *,
     n_malicious: int,
     benign: Given | None = None,
+    benign_ids: Given | None = None,
     own: Given | None = None,
     n: int | None = None,
     params: Given | None = None,
@@ -142,10 +143,11 @@ def craft(
 ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
     """Craft the malicious updates [n_malicious, d] of one round.
 
-    `benign` [b, d]: honest updates the attackers know; `own` [n_malicious, d]: what they trained; `n`: clients in
-    the round (b + n_malicious unless given). Rows of `benign` that are not finite are not shown to the attack. Numbers
-    are tensors, arrays or lists. `options`: the attack's, also by name where this function has none of that name. What
-    the attack's signature asks for must be given: ValueError says what is missing. Remarks on an attack are warnings.
+    `benign` [b, d]: honest updates the attackers know, of the clients `benign_ids` (0, 1, … unless given);
+    `own` [n_malicious, d]: what they trained; `n`: clients in the round (b + n_malicious unless given), the attackers
+    last. Rows of `benign` that are not finite are not shown to the attack. Numbers are tensors, arrays or
+    lists. `options`: the attack's, also by name where this function has none of that name. What the attack's signature
+    asks for must be given: ValueError says what is missing. Remarks on an attack are warnings.
     One with memory gives (updates, state).
     """
     step = _step("update_attack", attack, _together(options, named))
@@ -172,12 +174,15 @@ def craft(
                 f"{name} must have {len(like)} columns, as many as there are parameters, not {rows.shape[1]}"
             )
     none = like.new_empty(0, len(like))
+    honest, clients = known.get("benign", none), torch.arange(n or n_malicious)
+    ids = torch.arange(len(honest))
     scene = Scene(
-        honest=known.get("benign", none),
+        honest=honest,
+        honest_ids=ids if benign_ids is None else _whole_numbers(vector_of("benign_ids", benign_ids, len(honest))),
         twins=none,
+        twin_ids=ids[:0],
         own=known.get("own", none),
-        n_malicious=n_malicious,
-        n=n or n_malicious,
+        malicious=clients >= len(clients) - n_malicious,
         params=like,
         previous=torch.zeros_like(like) if previous is None else vector_of("previous", previous, len(like)),
         server_lr=server_lr,

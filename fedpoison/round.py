@@ -273,10 +273,11 @@ def _craft(
 
     scene = Scene(
         honest=harvest.honest,
+        honest_ids=seen.clients[~seen.malicious],
         twins=harvest.behaved(threat.number),
+        twin_ids=seen.clients[seen.malicious],
         own=own,
-        n_malicious=int(seen.malicious.sum()),
-        n=len(seen.clients),
+        malicious=seen.malicious,
         params=state.params,
         previous=state.previous,
         server_lr=world.server.rate(number, world.rounds),

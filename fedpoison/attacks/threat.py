@@ -29,6 +29,8 @@ def check_knowledge(update: Step | None, knows: tuple[Knowledge, ...]) -> list[s
     problems = []
     if "benign" in entry.asks and not {"colluders", "all"} & set(knows):
         problems.append(f'{entry.name} asks for benign updates: threat.knows must hold "colluders" or "all"')
+    if "benign_ids" in entry.asks and "all" not in knows:
+        problems.append(f'{entry.name} asks whose the benign updates are: threat.knows must hold "all"')
     if "defend" in entry.asks and "defence" not in knows:
         problems.append(f'{entry.name} asks for the defence: threat.knows must hold "defence"')
     return problems
@@ -131,13 +133,17 @@ def told(events: tuple[Event, ...], threats: tuple[Threat, ...], cohort: Cohort)
 
 @dataclass(frozen=True)
 class Scene:
-    """What the attackers find in a round, before [threat] knows cuts it down."""
+    """What the attackers find in a round, before [threat] knows cuts it down.
+
+    `malicious` [n]: who of the cohort they are. `honest_ids` and `twin_ids`: whose updates `honest` and `twins` are.
+    """
 
     honest: Honest
+    honest_ids: Tensor
     twins: Twins
+    twin_ids: Tensor
     own: Malicious
-    n_malicious: int
-    n: int
+    malicious: Tensor
     params: Params
     previous: Update
     server_lr: float
@@ -145,11 +151,15 @@ class Scene:
     stream: Stream
     state: dict[str, Tensor]
 
+    @property
+    def n(self) -> int:
+        """Clients in the cohort."""
+        return len(self.malicious)
 
-def finite(updates: Tensor) -> Tensor:
-    """Those of the updates [n, d] that a server does not set aside, as they are if that is all of them."""
-    kept = torch.isfinite(row_norms(updates))
-    return updates if kept.all() else updates[kept]
+    @property
+    def n_malicious(self) -> int:
+        """Attackers among them."""
+        return int(self.malicious.sum())
 
 
 def craft_with(step: Step, knows: tuple[Knowledge, ...], scene: Scene) -> tuple[Tensor, dict[str, Tensor], list[Event]]:
@@ -160,9 +170,11 @@ def craft_with(step: Step, knows: tuple[Knowledge, ...], scene: Scene) -> tuple[
     """
     entry, options = step
     events: list[Event] = []
-    benign = scene.honest if "all" in knows and len(scene.honest) else scene.twins
+    full = "all" in knows and len(scene.honest) > 0
+    benign, ids = (scene.honest, scene.honest_ids) if full else (scene.twins, scene.twin_ids)
     if "benign" in entry.asks:
-        benign = finite(benign)
+        kept = torch.isfinite(row_norms(benign))
+        benign, ids = (benign, ids) if kept.all() else (benign[kept], ids[kept])
         if not len(benign):
             what = f"{entry.name}: no honest update that the attackers know is finite, and they send NaN"
             nothing = scene.params.new_full((scene.n_malicious, len(scene.params)), torch.nan)
@@ -181,7 +193,10 @@ def craft_with(step: Step, knows: tuple[Knowledge, ...], scene: Scene) -> tuple[
     makers: dict[str, Callable[[], Any]] = {
         "benign": lambda: benign,
         "own": lambda: scene.own,
+        "benign_ids": lambda: ids,
+        "full_knowledge": lambda: full,
         "n_malicious": lambda: scene.n_malicious,
+        "malicious": lambda: scene.malicious,
         "n": lambda: scene.n,
         "params": lambda: scene.params,
         "previous": lambda: scene.previous,

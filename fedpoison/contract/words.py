@@ -104,7 +104,14 @@ WORDS: dict[str, dict[str, Word]] = {
     "update_attack": {
         "benign": Word("[b, d]", "honest updates that [threat] knows grants, the finite ones", "clients", lent=True),
         "own": Word("[n_malicious, d]", "what the malicious clients' own training gave", "clients", lent=True),
+        "benign_ids": Word("[b] int64", "whose updates `benign` are", "clients", lent=True),
+        "full_knowledge": Word(
+            "bool",
+            "whether `benign` are what the honest send, not what the attackers would if they were honest",
+            "threat",
+        ),
         "n_malicious": Word("int", "how many updates to craft", "threat"),
+        "malicious": Word("[n] bool", "which of the rows that `defend` takes are the attackers'", "threat", lent=True),
         "n": Word("int", "clients in this round's cohort", "threat"),
         **_ROUND,
         "server_lr": Word("float", "the server's learning rate in this round", "server"),

@@ -1,5 +1,6 @@
 """What made runs others than those that were asked for, by their records."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,11 @@ from fedpoison.runs.files import RunFiles
 def happened(folders: Sequence[RunFiles]) -> list[str]:
     """What happened to these runs that no number shows, a sentence each with the rounds and runs it happened in."""
     counts: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    known = {folder.path: folder.records() for folder in folders}
+    spans = _spans(event["detail"] for records in known.values() for r in records for event in _events(r, "attack"))
     for folder in folders:
-        records = folder.records()
-        for note, count in _rounds(records, folder.described()[1]).items():
+        records = known[folder.path]
+        for note, count in _rounds(records, folder.described()[1], spans).items():
             counts.setdefault(note, []).append((count, len(records)))
     said = []
     for (what, why), found in counts.items():
@@ -35,11 +38,35 @@ def unlearned(records: Sequence[Record]) -> bool:
     return all(record["skipped"] for record in records)
 
 
-def _rounds(records: Sequence[Record], labels: Mapping[str, Any]) -> dict[tuple[str, str], int]:
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w])")
+
+
+def _spans(details: Iterable[str]) -> dict[str, str]:
+    """For each remark of an attack, one for all that differ from it in numbers alone: with the least and the most."""
+    alike: dict[str, list[str]] = {}
+    for detail in dict.fromkeys(details):
+        alike.setdefault(_NUMBER.sub("\0", detail), []).append(detail)
+    return {detail: _one_of(details) for details in alike.values() for detail in details}
+
+
+def _one_of(details: Sequence[str]) -> str:
+    columns = iter(zip(*(_NUMBER.findall(detail) for detail in details), strict=True))
+
+    def span(_: re.Match[str]) -> str:
+        values = next(columns)
+        least, most = min(values, key=float), max(values, key=float)
+        return least if float(least) == float(most) else f"{least} to {most}"
+
+    return _NUMBER.sub(span, details[0])
+
+
+def _rounds(
+    records: Sequence[Record], labels: Mapping[str, Any], spans: Mapping[str, str]
+) -> dict[tuple[str, str], int]:
     """By what happened and why: in how many of a run's rounds."""
     found: dict[tuple[str, str], int] = {}
     for record in records:
-        for note in dict.fromkeys(_round(record)):
+        for note in dict.fromkeys((what, spans.get(why, why)) for what, why in _round(record)):
             found[note] = found.get(note, 0) + 1
     played = [record for record in records if not record["skipped"]]
     said = [{event["detail"] for event in _events(record, "defence")} for record in played]

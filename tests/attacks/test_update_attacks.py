@@ -271,10 +271,26 @@ def test_nan_is_nan_everywhere(dtype: torch.dtype) -> None:
 
 
 @fedpoison.update_attack()
-def asks_for_all(benign, own, n_malicious, n, params, previous, server_lr, defend, say, state, rng):  # type: ignore[no-untyped-def]
+def asks_for_all(  # type: ignore[no-untyped-def]
+    benign,
+    benign_ids,
+    full_knowledge,
+    own,
+    n_malicious,
+    malicious,
+    n,
+    params,
+    previous,
+    server_lr,
+    defend,
+    say,
+    state,
+    rng,
+):
     """Ask for every word there is."""
     verdict = defend(torch.cat([benign, own]))
     say(f"{n} {server_lr} {float(previous.sum())} {sorted(state)} {isinstance(verdict, Verdict)}")
+    say(f"{benign_ids.tolist()} {full_knowledge} {malicious.int().tolist()}")
     return own + benign.mean(0), {**state, "seen": params}
 
 
@@ -302,7 +318,10 @@ def test_craft_says_what_is_missing_or_wrong(attack: Any, given: dict[str, Any],
 
 def test_craft_supplies_every_word() -> None:
     benign, own = rows(3), rows(2, seed=1)
-    with pytest.warns(UserWarning, match=r"5 0.5 30.0 \['before'\] True"):
+    with (
+        pytest.warns(UserWarning, match=r"5 0.5 30.0 \['before'\] True"),
+        pytest.warns(UserWarning, match=r"\[0, 1, 2\] True \[0, 0, 0, 1, 1\]"),
+    ):
         crafted, _ = fedpoison.craft(
             asks_for_all,
             n_malicious=2,

@@ -122,6 +122,15 @@ def test_rounds_and_runs_are_counted(tmp_path: Path) -> None:
     assert happened([quiet]) == []
 
 
+def test_what_an_attack_says_with_other_numbers_each_round_is_said_once(tmp_path: Path) -> None:
+    told = ["tailored: gamma = 0.5 moves 7", "tailored: gamma = -2e-3 moves 7", "tailored: gamma = 1.25 moves 7"]
+    one, other = ([event("attack", text)] for text in told[:2])
+    found = happened([written(tmp_path / "a", [one, other]), written(tmp_path / "b", [[event("attack", told[2])], []])])
+    assert found == ["1 to 2 of 2 rounds in 2 of 2 runs: tailored: gamma = -2e-3 to 1.25 moves 7"]
+    (same,) = happened([written(tmp_path / "c", [one, one])])
+    assert same == f"2 of 2 rounds: {told[0]}"
+
+
 def test_attackers_who_were_all_set_aside_are_told_from_others(tmp_path: Path) -> None:
     all_of_them = [event("set_aside", "not finite", 1, 2, 5)]
     one_of_them = [event("set_aside", "not finite", 1, 5)]
