@@ -158,10 +158,12 @@ class AdversarialGrid(Grid):
             rows = [layout.vector(next(iter(m.content.array_records.values()))) - params for m in of]
             return torch.stack(rows) if rows else params.new_empty(0, len(params))
 
+        honest = self._honest or replies
         crafted = craft(
             self._attack,
             n_malicious=len(replies),
-            benign=updates(self._honest or replies),
+            benign=updates(honest),
+            benign_ids=[m.metadata.src_node_id % 2**63 for m in honest],  # Flower's ids have 64 bits
             own=updates(replies),
             n=len(self._honest) + len(replies),
             params=params,
@@ -176,8 +178,7 @@ class AdversarialGrid(Grid):
             crafted, self._state = crafted
         for reply, row in zip(replies, crafted, strict=True):
             ((name, trained),) = reply.content.array_records.items()
-            others = {key: trained[key] for key in layout.others}
-            reply.content[name] = layout.record(params + row.to(params.dtype), others)
+            reply.content[name] = layout.forged(params, row, trained)
             if self._claims is not None:
                 for record in reply.content.metric_records.values():
                     record["num-examples"] = self._claims

@@ -84,6 +84,12 @@ class Layout:
         kind = np.float64 if self.dtype == torch.float64 else np.float32
         return torch.from_numpy(np.concatenate([numbers[key].ravel().astype(kind) for key in self.keys]))
 
+    def forged(self, params: Params, update: Tensor, trained: ArrayRecord) -> ArrayRecord:
+        """What an attacker sends for this update; one of another shape is sent as it is, as the first array alone."""
+        if update.shape != params.shape:
+            return ArrayRecord({self.keys[0]: Array(update.numpy())})
+        return self.record(params + update.to(params.dtype), {key: trained[key] for key in self.others})
+
     def record(self, vector: Tensor, others: Mapping[str, Array]) -> ArrayRecord:
         """The arrays that the vector stands for, with these `others`, in the model's order."""
         made = dict(others)

@@ -30,12 +30,12 @@ def attack_mod(
     """A mod with which the clients whose `partition-id` is in `malicious` send what the attack makes of their training.
 
     `clients`: how many answer in a round, for attacks that ask for n. `claims`: the num-examples that they report.
-    `options`: the attack's. The attack may ask for what its own training gave, not for other clients' updates or the
-    defence: ValueError names `AdversarialGrid`, which does. An attack's memory stays in the node's Context. Running
-    statistics are sent as training left them (`statistics`: as for RobustStrategy).
+    `options`: the attack's. The attack may ask for what its own training gave, not for other clients' updates, the
+    last aggregate or the defence: ValueError names `AdversarialGrid`, which does. An attack's memory stays in the
+    node's Context. Running statistics are sent as training left them (`statistics`: as for RobustStrategy).
     """
     entry = find("update_attack", attack)
-    beyond = {"benign": "other clients' updates", "defend": "the defence"}
+    beyond = {"benign": "other clients' updates", "previous": "the last aggregate", "defend": "the defence"}
     if asked := [words for word, words in beyond.items() if word in entry.asks]:
         raise ValueError(
             f"{entry.name} asks for {' and '.join(asked)}, which one client cannot see: AdversarialGrid can"
@@ -69,8 +69,7 @@ def attack_mod(
         if isinstance(crafted, tuple):
             crafted, memory = crafted
             context.state[_MEMORY] = ArrayRecord({key: Array(value.numpy()) for key, value in memory.items()})
-        others = {key: trained[key] for key in layout.others}
-        reply.content[name] = layout.record(params + crafted[0].to(params.dtype), others)
+        reply.content[name] = layout.forged(params, crafted[0], trained)
         if claims is not None:
             for record in reply.content.metric_records.values():
                 record["num-examples"] = claims

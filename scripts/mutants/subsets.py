@@ -85,7 +85,7 @@ MUTANTS = [
     ("Min-Sum forgets the number of clients", "attacks/updates/min_max.py", "(len(benign) * square)", "square", UPDATE),
     (
         "Min-Max with the sample's deviation",
-        "attacks/updates/min_max.py",
+        "attacks/updates/directions.py",
         "std(dim=0, correction=0)",
         "std(dim=0)",
         UPDATE,

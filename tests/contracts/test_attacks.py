@@ -93,7 +93,8 @@ def scene(k: int, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
 
 
 def craft(attack: Entry, k: int, given: dict[str, Any], **of: int) -> Tensor:
-    return fedpoison.craft(attack.function, n_malicious=k, **given, **of)
+    made = fedpoison.craft(attack.function, n_malicious=k, **given, **of)
+    return made[0] if isinstance(made, tuple) else made
 
 
 def storages(tensors: Any) -> set[int]:
@@ -132,7 +133,7 @@ def test_an_attacks_defaults_are_of_the_options_types(attack: Entry) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_crafted_updates_have_a_row_for_each_attacker(attack: Entry, k: int, dtype: torch.dtype) -> None:
     crafted = craft(attack, k, scene(k, dtype))
-    assert crafted.shape == (k, D)
+    assert crafted.shape == (k, D + (attack.name == "wrong_shape"))
     assert crafted.dtype == dtype
 
 
@@ -160,6 +161,8 @@ def test_crafting_is_determined_by_the_seed_and_the_round(attack: Entry) -> None
 
 @each_update_attack
 def test_an_update_attack_moves_the_mean_further_than_honest_clients_would(attack: Entry) -> None:
+    if attack.name == "wrong_shape":
+        pytest.skip("nobody takes a mean of it")
     given = scene(20)
 
     def moved(malicious: Tensor) -> float:

@@ -139,6 +139,8 @@ def test_two_clients_of_one_mod_draw_noise_of_their_own() -> None:
 def test_what_one_client_cannot_do_is_refused() -> None:
     with pytest.raises(ValueError, match=r"alie asks for other clients' updates.*AdversarialGrid"):
         attack_mod("alie", malicious={0})
+    with pytest.raises(ValueError, match="free_rider asks for the last aggregate"):
+        attack_mod("free_rider", malicious={0})
     with pytest.raises(ValueError, match="model_replacement asks for n: give clients"):
         attack_mod("model_replacement", malicious={0})
     with pytest.raises(ValueError, match="sign_flip has no option 'speed'"):
@@ -220,6 +222,30 @@ def test_what_a_robust_strategy_makes_of_it_is_what_aggregate_makes() -> None:
     rows = crafted_among("ipm", updates(), [0, 1, 2])
     expected = aggregate("trimmed_mean", rows, f=3).update
     torch.testing.assert_close(moved(attacked(strategy, "ipm")), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_has_the_wrong_shape_is_set_aside_by_a_strategy_that_looks(alone: bool) -> None:
+    strategy = RobustStrategy("mean", min_train_nodes=CLIENTS, min_available_nodes=CLIENTS)
+    if alone:
+        mods = [attack_mod("wrong_shape", malicious={0, 1, 2})]
+        result = strategy.start(InProcessGrid(app(mods=mods), CLIENTS), START, 1)
+    else:
+        result = attacked(strategy, "wrong_shape")
+    torch.testing.assert_close(moved(result), updates()[3:].mean(dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_an_attack_is_told_whose_updates_it_sees_and_what_rows_are_its_own() -> None:
+    seen = []
+
+    @update_attack(evidence="tests/flower/test_flower_attacks.py")
+    def looking(benign: Tensor, benign_ids: Tensor, malicious: Tensor, n_malicious: int) -> Tensor:
+        """The honest mean, noting whose it is."""
+        seen.append((benign_ids.tolist(), malicious.tolist()))
+        return benign.mean(dim=0).repeat(n_malicious, 1)
+
+    attacked(all_of(FedAvg), looking)
+    assert seen == [([5, 6, 7, 8, 9, 10, 11], [False] * 7 + [True] * 3)]
 
 
 class Slow(InProcessGrid):

@@ -1,16 +1,13 @@
 """Min-Max and Min-Sum: as far from the honest mean as an honest update may be from the others."""
 
-from typing import Literal
-
 import torch
 
+from fedpoison.attacks.updates.directions import Direction, mean_of, step_of
 from fedpoison.common.parallel import in_parallel
 from fedpoison.contract.registry import update_attack
-from fedpoison.linalg.blocks import by_columns, column_blocks
+from fedpoison.linalg.blocks import column_blocks
 from fedpoison.linalg.gram import geometry
 from fedpoison.types import Crafted, Update, Updates
-
-Direction = Literal["std", "unit", "sign"]
 
 
 def _harmless(n: int, n_malicious: int, benign: int, *, direction: Direction) -> str | None:
@@ -32,7 +29,7 @@ def min_max(benign: Updates, n_malicious: int, *, direction: Direction = "std") 
     gradients: "std" sits below the mean of updates, so above that of gradients; "unit" and "sign" turn back towards 0
     and beyond, which is the same side of both.
     """
-    mean, step = _mean(benign), _step(benign, direction)
+    mean, step = mean_of(benign), step_of(benign, direction)
     square, along, apart = _moments(benign, mean, step)
     if square == 0:
         return mean.repeat(n_malicious, 1)
@@ -53,27 +50,13 @@ def min_sum(benign: Updates, n_malicious: int, *, direction: Direction = "std") 
     Shejwalkar and Houmansadr 2021. About the mean the cross terms cancel, so γ has one equation. It sits on the
     side of the mean on which min_max sits.
     """
-    mean, step = _mean(benign), _step(benign, direction)
+    mean, step = mean_of(benign), step_of(benign, direction)
     square, _, apart = _moments(benign, mean, step)
     if square == 0:
         return mean.repeat(n_malicious, 1)
     room = (geometry(benign)[1].sum(dim=1).max() - apart.sum()).clamp(min=0)
     gamma = float((room / (len(benign) * square)).sqrt())
     return (mean + gamma * step).repeat(n_malicious, 1)
-
-
-def _mean(benign: Updates) -> Update:
-    return by_columns(lambda block: block.mean(dim=0, dtype=torch.float64).to(block.dtype), benign)
-
-
-def _step(benign: Updates, direction: Direction) -> Update:
-    if direction == "std":
-        return by_columns(lambda block: -block.double().std(dim=0, correction=0).to(block.dtype), benign)
-    mean = _mean(benign)
-    if direction == "sign":
-        return -mean.sign()
-    length = torch.linalg.vector_norm(mean, dtype=torch.float64)
-    return (-mean / length).to(mean.dtype) if length > 0 else torch.zeros_like(mean)
 
 
 def _moments(benign: Updates, mean: Update, step: Update) -> tuple[float, torch.Tensor, torch.Tensor]:

@@ -1,0 +1,103 @@
+"""Fang's directed deviations: against Krum, and against trimmed mean and median."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fedpoison.attacks.updates.directions import mean_of, spread_of
+from fedpoison.contract.registry import update_attack
+from fedpoison.linalg.gram import geometry
+from fedpoison.types import Crafted, NotNegative, Positive, Updates
+
+_LEAST = 1e-5
+"""The λ below which the paper stops."""
+
+
+@update_attack(
+    paper="arXiv:1911.11815",
+    source="secondary: descriptions of notebooks and codes that implement it",
+    evidence="tests/attacks/test_fang.py::test_fang_trimmed_mean_by_hand",
+)
+def fang_trimmed_mean(
+    benign: Updates,
+    n_malicious: int,
+    full_knowledge: bool,
+    rng: torch.Generator,
+    say: Callable[[str], None],
+    *,
+    b: Positive = 2.0,
+) -> Crafted:
+    """Go beyond the honest in each coordinate, on the side that the mean does not go to.
+
+    Fang et al. 2020, section 4.3. With full knowledge each value is drawn between the honest extreme and `b` times as
+    far out: over the largest where the mean is negative, below the smallest elsewhere (a mean of 0 counts as positive).
+    Who knows colluders alone draws from 3 to 4 of their deviations, the population's, off their mean.
+    Must win: against trimmed mean and median, by the aggregate's way along the honest mean: shorter than under IPM,
+    zeros or ALIE with full knowledge, and shorter than under ALIE without it.
+    """
+    mean = mean_of(benign)
+    up = mean < 0
+    share = torch.rand(n_malicious, len(mean), generator=rng, dtype=benign.dtype)
+    if full_knowledge:
+        edge = torch.where(up, benign.amax(dim=0), benign.amin(dim=0))
+        return edge + share * (torch.where(up == (edge > 0), b * edge, edge / b) - edge)
+    if len(benign) == 1:
+        say("fang_trimmed_mean: one colluder's update has no deviation, and all send it")
+    return mean + torch.where(up, 3 + share, -3 - share) * spread_of(benign)
+
+
+@update_attack(
+    paper="arXiv:1911.11815",
+    source="secondary: descriptions of notebooks and codes that implement it",
+    evidence="tests/attacks/test_fang.py::test_krum_picks_what_fang_sends_it_and_would_not_pick_twice_as_much",
+)
+def fang_krum(
+    benign: Updates,
+    n_malicious: int,
+    full_knowledge: bool,
+    rng: torch.Generator,
+    say: Callable[[str], None],
+    *,
+    epsilon: NotNegative = 0.01,
+) -> Crafted:
+    """Send −λ times the signs of where the model would go, the longest of halved λ that Krum still picks.
+
+    Fang et al. 2020, section 4.2: the signs are those of the update that Krum picks of the honest alone; λ begins at
+    the paper's bound. The first attacker sends this, the others lie within `epsilon` of it, in random directions.
+    Who knows colluders alone takes the signs of their mean and tries Krum on their updates with one crafted copy, then
+    two, … until one is picked. Must win: against Krum, either knowledge, by the aggregate's way against the mean.
+    """
+    distances = geometry(benign)[1]
+    sign = (benign[int(_scores(distances, len(benign) - 2).argmin())] if full_knowledge else mean_of(benign)).sign()
+    exact, away = benign.double(), sign.double()
+    along, size, norms = exact @ away, float(away @ away), exact.square().sum(dim=1)
+    near = max(1, len(benign) - 2)  # n − f − 2, whoever f is: the honest are n − f
+
+    def picked(length: float, copies: int) -> bool:
+        gaps = norms + 2 * length * along + length**2 * size
+        rows = torch.cat([distances, gaps.unsqueeze(1).expand(-1, copies)], dim=1)
+        own = gaps.sort().values[: max(0, near - copies + 1)].sum()
+        return bool(own < _scores(rows, near).min())
+
+    def longest(copies: int) -> float:
+        spans = distances.sqrt().sort(dim=1).values[:, 1 : near + 1].sum(dim=1)
+        length = float(spans.min()) / max(1, len(benign) - copies - 1) + float(norms.max().sqrt())
+        length /= math.sqrt(len(sign))
+        while length >= _LEAST and not picked(length, copies):
+            length /= 2
+        return length
+
+    tried = [n_malicious] if full_knowledge else range(1, n_malicious + 1)
+    length = next((found for found in map(longest, tried) if found >= _LEAST), 0.0)
+    say(f"fang_krum: lambda = {length:.3g}" if length else "fang_krum: Krum picks none of theirs, and they send zeros")
+    apart = torch.randn(n_malicious, len(sign), generator=rng, dtype=torch.float64)
+    apart *= epsilon * torch.rand(n_malicious, 1, generator=rng, dtype=torch.float64) / apart.norm(dim=1, keepdim=True)
+    apart[0] = 0
+    return (apart - length * away).to(benign.dtype)
+
+
+def _scores(distances: Tensor, near: int) -> Tensor:
+    """Krum's: the sum of each of these rows' squared distances [rows, all] to its nearest others, itself not."""
+    return distances.sort(dim=1).values[:, 1 : max(1, near) + 1].sum(dim=1)

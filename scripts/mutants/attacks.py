@@ -1,0 +1,89 @@
+"""Mistakes in attacks on the updates, most of them those of published code."""
+
+FANG = "tests/attacks/test_fang.py"
+TAILORED = "tests/attacks/test_tailored.py"
+MEMORY = "tests/attacks/test_memorious_attacks.py"
+USELESS = "tests/attacks/test_useless_updates.py"
+
+MUTANTS = (
+    ("Fang goes with the mean", "attacks/updates/fang.py", "up = mean < 0", "up = mean > 0", FANG),
+    (
+        "Fang's factor points inwards",
+        "attacks/updates/fang.py",
+        "torch.where(up == (edge > 0), b * edge, edge / b)",
+        "torch.where(up == (edge > 0), edge / b, b * edge)",
+        FANG,
+    ),
+    (
+        "Fang's copies do not count for Krum",
+        "attacks/updates/fang.py",
+        "max(0, near - copies + 1)",
+        "max(0, near)",
+        FANG,
+    ),
+    (
+        "Fang's first length is doubled",
+        "attacks/updates/fang.py",
+        "length /= math.sqrt",
+        "length /= 0.5 * math.sqrt",
+        FANG,
+    ),
+    (
+        "a chosen honest client is damage",
+        "attacks/updates/tailored.py",
+        "float((defend(rows).update - mean) @ towards)",
+        "float((defend(rows).update - mean).norm())",
+        TAILORED,
+    ),
+    (
+        "the last that was tried is sent",
+        "attacks/updates/tailored.py",
+        "return max(found, key=lambda strength: found[strength])",
+        "return list(found)[-1]",
+        TAILORED,
+    ),
+    (
+        "attackers are the first rows",
+        "attacks/updates/tailored.py",
+        "rows[malicious] = (start",
+        "rows[:n_malicious] = (start",
+        TAILORED,
+    ),
+    (
+        "mimic copies the first client",
+        "attacks/updates/mimic.py",
+        'int((benign.double() @ state["direction"].double()).argmax())',
+        "0",
+        MEMORY,
+    ),
+    (
+        "mimic never settles",
+        "attacks/updates/mimic.py",
+        "if turn >= warm_up else benign_ids[:0]",
+        "if turn < 0 else benign_ids[:0]",
+        MEMORY,
+    ),
+    (
+        "ROP turns the other way",
+        "attacks/updates/rop.py",
+        "math.sin(turned) * across",
+        "-math.sin(turned) * across",
+        MEMORY,
+    ),
+    (
+        "PoisonedFL counts its own part",
+        "attacks/updates/poisonedfl.py",
+        "previous - sent * (length",
+        "previous - 0 * sent * (length",
+        MEMORY,
+    ),
+    ("PoisonedFL draws its signs anew", "attacks/updates/poisonedfl.py", "    if not state:", "    if True:", MEMORY),
+    (
+        "MPAF runs away from its model",
+        "attacks/updates/mpaf.py",
+        'state["base"] - params',
+        'params - state["base"]',
+        MEMORY,
+    ),
+    ("a free rider sends zeros", "attacks/updates/idle.py", "(previous + drawn)", "(0 * previous + drawn)", USELESS),
+)
