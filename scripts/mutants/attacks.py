@@ -25,7 +25,7 @@ MUTANTS = (
         "Fang's first length is doubled",
         "attacks/updates/fang.py",
         "length /= math.sqrt",
-        "length /= 0.5 * math.sqrt",
+        "length /= 0.7 * math.sqrt",
         FANG,
     ),
     (

@@ -1,6 +1,7 @@
 """Mistakes in how attackers train otherwise."""
 
 DRILLS = "tests/contracts/test_drills.py"
+CONSTRAINED = "tests/attacks/test_constrained_training.py"
 TRAINING = "tests/attacks/test_training_attacks.py"
 
 MUTANTS = (
@@ -73,6 +74,20 @@ MUTANTS = (
         "[half_up(ratio * len(seen)) :]",
         "[: half_up(ratio * len(seen))]",
         TRAINING,
+    ),
+    (
+        "the constraint's share is of the other part",
+        "attacks/training/constrain_and_scale.py",
+        "(local.prox + 1 - alpha) / alpha",
+        "(local.prox + alpha) / alpha",
+        CONSTRAINED,
+    ),
+    (
+        "the last minibatches escape the ball",
+        "attacks/training/projected_gradient.py",
+        "radius=radius, every=every",
+        "every=every",
+        CONSTRAINED,
     ),
     (
         "the gradient is of the last samples",

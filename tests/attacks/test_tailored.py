@@ -52,9 +52,10 @@ def test_against_the_mean_the_strongest_is_the_strongest_that_is_tried() -> None
     assert against("mean", "opt_ipm", f, benign) < 0
 
 
-def test_a_crowd_of_which_krum_takes_the_longest_that_it_still_takes() -> None:
-    """Krum's limit, by halving."""
-    benign, f = honest(16, seed=3), 4
+@pytest.mark.parametrize("f", [1, 4])
+def test_krum_is_sent_the_longest_that_it_still_takes(f: int) -> None:
+    """Krum's limit, by halving; alone it is shorter than honest updates are off their mean."""
+    benign = honest(16, seed=3)
     mean, step = benign.mean(0), -benign.std(0, correction=0)
 
     def taken(gamma: float) -> bool:
@@ -67,6 +68,7 @@ def test_a_crowd_of_which_krum_takes_the_longest_that_it_still_takes() -> None:
         low, high = (middle, high) if taken(middle) else (low, middle)
     found = float((crafted("tailored", f, benign, defend=under("krum", f))[0] - mean).norm() / step.norm())
     assert 0.95 * low <= found <= low * (1 + 1e-9)
+    assert (low < 1) == (f == 1)
 
 
 def test_what_is_found_is_said_and_the_defence_is_tried_with_each_in_its_place() -> None:

@@ -4,14 +4,13 @@ from fedpoison.contract.registry import leave_out
 
 leave_out(
     "training_attack",
-    anticipate="it trains through rounds to come that it simulates, and malicious clients train as the honest do",
-    chameleon="it trains the features by contrast, then the head, and malicious clients train as the honest do",
-    constrain_and_scale="it is held near the global model as it trains; malicious clients are as free as the honest",
-    cosine_constrained="its model is held at an angle as it trains; malicious clients are as free as the honest",
-    f3ba="it flips signs of weights that matter little, then trains; malicious clients train as the honest do",
+    alternating_minimization="it steps down two losses in turns and boosts one's steps, and a drill has one loss",
+    anticipate="it trains through rounds to come that it simulates, and a drill is one round's training",
+    chameleon="it first trains the features by contrast, and losses here are of logits and not of features",
+    cosine_constrained="its loss has a term of the angle to the global model, and a drill one of the distance alone",
+    f3ba="it flips signs of weights that matter little before it trains, and a drill begins at the global model",
     lfa="it turns the layers that a backdoor needs, found by training twice; attackers here train once",
-    lpa="it poisons only the layers that a backdoor needs, found by training twice; attackers here train once",
-    pgd="it projects the model onto a ball as it trains, and malicious clients train as the honest do",
-    soda="it trains close to a clean model of its own, and malicious clients train as the honest do",
-    threedfed="it reads from the next model whether it was accepted, and malicious clients train as the honest do",
+    lpa="it poisons only the critical layers, those that a backdoor needs, found by training twice; here they train once",
+    soda="it trains close to a clean model of its own, and a drill begins at the global model and stays close to that",
+    threedfed="it reads from the next model whether it was accepted, in parameters of little curvature that it marks",
 )
