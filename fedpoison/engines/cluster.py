@@ -81,7 +81,7 @@ def _set(variables: Mapping[str, str]) -> Iterator[None]:
 
 def _reread() -> None:
     """Have Ray look again at how it authenticates; it does so only when it is imported."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # of no public stub
 
     AuthenticationTokenLoader.instance().reset_cache()
     Config.initialize("")
