@@ -141,8 +141,8 @@ class Poison:
             raise entry.fault(f"says that it returns Planted, and returned {type(result).__name__}")
         poisoned, relabelled = as_samples(entry, result, images, labels)
         _check_tokens(entry, poisoned, self.dataset.vocabulary)
-        if len(labels) and not 0 <= int(relabelled.min()) <= int(relabelled.max()) < self.dataset.n_classes:
-            raise entry.fault(f"returned labels outside of 0 to {self.dataset.n_classes - 1}")
+        if misfit := self.dataset.task.misfit(relabelled):
+            raise entry.fault(f"returned what cannot be: {misfit}")
         return result if entry.plants else (poisoned, relabelled)
 
     def _victims(self) -> Images:

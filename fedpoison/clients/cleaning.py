@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from fedpoison.clients.federation import Federation, Shard
 from fedpoison.clients.training import Task
@@ -105,7 +104,7 @@ class Cleaner:
             "n_classes": lambda: self.federation.dataset.n_classes,
             "features": lambda: _shown(lambda part: features(net, part).flatten(1), images),
             "logits": lambda: _shown(net, images),
-            "losses": lambda: cross_entropy(_shown(net, images), labels, reduction="none"),
+            "losses": lambda: self.federation.dataset.task.losses(_shown(net, images), labels),
             "say": lambda: lambda text: said.append(Event("sanitizer", (client,), f"{entry.name}: {text}")),
             "rng": stream.torch,
         }

@@ -163,15 +163,12 @@ class Federation:
         return torch.tensor([len(self._indices[i]) for i in ids.tolist()], dtype=torch.float64)
 
     def skew(self, ids: ClientIds) -> Tensor:
-        """Each client's label skew [n]: how far its labels' distribution is from all clients', in total variation."""
+        """Each client's label skew [n]: how far its labels' distribution is from all clients'."""
         return self._skews[ids]
 
     @cached_property
     def _skews(self) -> Tensor:
-        labels, classes = self.dataset.train_labels, self.dataset.n_classes
-        counts = torch.stack([torch.bincount(labels[i], minlength=classes) for i in self._indices]).double()
-        shares, whole = counts / counts.sum(dim=1, keepdim=True), counts.sum(dim=0) / counts.sum()
-        return (shares - whole).abs().sum(dim=1) / 2
+        return self.dataset.task.skew(self.dataset.train_labels, self._indices)
 
     def cohort(self, round: int, per_round: int) -> ClientIds:
         """The ids of this round's clients, ascending; drawn without replacement if not all take part."""

@@ -3,6 +3,7 @@
 import math
 import warnings
 from dataclasses import dataclass, fields
+from functools import cached_property
 from operator import index
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from fedpoison.data.reading import Reading
+from fedpoison.tasks.classification import Classification
+from fedpoison.tasks.task import LearningTask
 
 _CHANNELS = (1, 3, 4)
 """What pictures have: grey, colours, or these with an opacity."""
@@ -60,6 +63,11 @@ class Dataset:
         values = [getattr(self, field.name) for field in fields(self)]
         return _from_arrays, tuple(v.numpy() if isinstance(v, Tensor) else v for v in values)
 
+    @cached_property
+    def task(self) -> LearningTask:
+        """What is learned of them."""
+        return Classification.of(self.train_labels, self.n_classes)
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """One sample's shape."""
@@ -90,7 +98,7 @@ def _check_tensor(name: str, given: Any, optional: bool) -> None:
 
 
 def _check_part(whole: Dataset, part: str, images: Tensor, labels: Tensor) -> None:
-    n_classes, vocabulary = whole.n_classes, whole.vocabulary
+    vocabulary = whole.vocabulary
     kind = torch.float32 if vocabulary is None else torch.int64
     if images.dtype != kind or labels.dtype != torch.int64:
         raise ValueError(f"{part} images are {images.dtype} and labels {labels.dtype}, not {kind} and torch.int64")
@@ -104,9 +112,8 @@ def _check_part(whole: Dataset, part: str, images: Tensor, labels: Tensor) -> No
         raise ValueError(f"there are {len(images)} {part} images and {len(labels)} {part} labels")
     if not images.numel():
         raise ValueError(f"there are no {part} samples: the images have shape {tuple(images.shape)}")
-    lowest, highest = int(labels.min()), int(labels.max())
-    if lowest < 0 or highest >= n_classes:
-        raise ValueError(f"{part} labels go from {lowest} to {highest}, {n_classes} classes are 0 to {n_classes - 1}")
+    if misfit := Classification(whole.n_classes).misfit(labels):
+        raise ValueError(f"{part} {misfit}")
     least, most = (float(value) for value in images.aminmax())  # ten times as fast as to look at every value
     if vocabulary is not None and not 0 <= least <= most < vocabulary:
         seen = f"{int(least)} to {int(most)}"

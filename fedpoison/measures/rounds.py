@@ -3,17 +3,15 @@
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedpoison.linalg.blocks import of_each, weighted_sum
-from fedpoison.types import Labels, Norms, Update, Updates, Verdict
-
-Measured = dict[str, Any]
+from fedpoison.linalg.ranking import auroc, ranks
+from fedpoison.tasks.task import Measured
+from fedpoison.types import Norms, Update, Updates, Verdict
 
 
 def detection(verdict: Verdict, bad: Tensor) -> Measured:
@@ -60,76 +58,6 @@ def by_group(verdict: Verdict, members: Sequence[Tensor], scores: Sequence[Measu
         own = {"clients": int(mask.sum()), "detection_recall": recall, "weight": weight}
         measured.append(own | (dict(scores[place]) if scores else {}))
     return measured
-
-
-def auroc(scores: Tensor, positive: Tensor) -> float | None:
-    """The chance that one of the positive (a mask [n]) has a higher score [n] than one of the others; a tie is half.
-
-    None where there are none of either, or a score is not a number.
-    """
-    others = scores[~positive].sort().values
-    pairs = int(positive.sum()) * len(others)
-    if not pairs or scores.isnan().any():
-        return None
-    below, upto = (int(torch.searchsorted(others, scores[positive], right=right).sum()) for right in (False, True))
-    return below / pairs + 0.5 * ((upto - below) / pairs)
-
-
-def average_precision(scores: Tensor, positive: Tensor) -> float | None:
-    """The mean of the precision at each positive one (a mask [n]) when the highest scores [n] are called positive.
-
-    Ties are called together, as scikit-learn has it. None where there are none of either, or a score is not a number.
-    """
-    found = int(positive.sum())
-    if not 0 < found < len(positive) or scores.isnan().any():
-        return None
-    order = scores.argsort(descending=True)
-    last = torch.ones_like(positive)  # the last of equal ones
-    last[:-1] = scores[order].diff() != 0
-    called = last.nonzero().flatten() + 1
-    true = positive[order].cumsum(0)[called - 1].double()
-    return float((true / called * true.diff(prepend=true.new_zeros(1))).sum()) / found
-
-
-def quality(logits: Tensor, labels: Labels, rare: int | None) -> Measured:
-    """How well a model tells classes of unlike sizes apart, from its logits [n, classes].
-
-    `balanced_accuracy`: the mean recall of the classes that are there. For two classes, of which `rare` is the rarer:
-    `auc` and `average_precision` of the odds of it, its recall and its F1. None where a class is missing, and of the
-    odds where some sample has none.
-    """
-    found, classes = predicted(logits), logits.shape[1]
-    there = torch.bincount(labels, minlength=classes).tolist()
-    hits = torch.bincount(labels[found == labels], minlength=classes).tolist()
-    recalls = [hit / count for hit, count in zip(hits, there, strict=True) if count]
-    measured: Measured = dict.fromkeys(("auc", "average_precision", "rare_recall", "rare_f1"))
-    measured["balanced_accuracy"] = statistics.fmean(recalls)
-    if rare is None or len(recalls) < 2:
-        return measured
-    odds, positive = odds_of(rare, logits), labels == rare
-    measured["auc"], measured["average_precision"] = auroc(odds, positive), average_precision(odds, positive)
-    measured["rare_recall"] = recalls[rare]
-    measured["rare_f1"] = 2 * hits[rare] / (there[rare] + int((found == rare).sum()))
-    return measured
-
-
-def usable(logits: Tensor) -> Tensor:
-    """Of which samples [n] a model's outputs [n, classes] are all finite."""
-    return logits.isfinite().all(dim=1)
-
-
-def predicted(logits: Tensor) -> Tensor:
-    """The class that a model holds each sample [n] to be of; −1, which is none, where an output is not finite."""
-    return logits.argmax(dim=1).masked_fill(~usable(logits), -1)
-
-
-def odds_of(label: int, logits: Tensor) -> Tensor:
-    """How much more a model of two classes holds each sample to be of this one: the log of its odds [n], in float64.
-
-    NaN where its outputs are not finite.
-    """
-    odds = logits[:, label].double() - logits[:, 1 - label].double()
-    return odds.masked_fill(~usable(logits), torch.nan)
 
 
 def spread_of(verdict: Verdict, updates: Updates | Sequence[Tensor], honest: Tensor) -> Measured:
@@ -182,13 +110,7 @@ def rejection_skew(verdict: Verdict, bad: Tensor, skew: Tensor) -> float | None:
     a, b = rejection[~bad], skew[~bad]
     if len(a) < 3 or a.min() == a.max() or b.min() == b.max():
         return None
-    return finite(float(np.corrcoef(_ranks(a), _ranks(b))[0, 1]))
-
-
-def _ranks(values: Tensor) -> NDArray[np.float64]:
-    """Ranks from 1, equal values sharing the mean of theirs; scipy.stats, which has it too, is slow to load."""
-    _, place, counts = np.unique(values.numpy(), return_inverse=True, return_counts=True)
-    return (counts.cumsum() - (counts - 1) / 2)[place]
+    return finite(float(np.corrcoef(ranks(a), ranks(b))[0, 1]))
 
 
 def summary_of_norms(norms: Norms, bad: Tensor) -> Measured:

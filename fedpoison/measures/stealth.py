@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedpoison.common.parallel import in_parallel
 from fedpoison.linalg.principal import principal, whitened
-from fedpoison.measures.rounds import auroc
+from fedpoison.linalg.ranking import auroc
 from fedpoison.models.features import features
 from fedpoison.types import Images, Labels
 

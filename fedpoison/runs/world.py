@@ -97,7 +97,7 @@ def build(config: Config) -> tuple[World, State]:
         defence=config.defence.chain,
         evaluator=Evaluator(net, seen, aims, federation.validation, honest),
         layers=layers_of(net),
-        probe=RootProbe(net, federation.root) if data.root else None,
+        probe=RootProbe(net, dataset.task, federation.root) if data.root else None,
         drills=drills,
         monitors=tuple(watch.watch for watch in config.defence.monitors),
     )
@@ -127,7 +127,7 @@ def _net(config: Config, dataset: Dataset) -> tuple[nn.Module, Params, nn.Module
         torch.manual_seed(stream.integer())
         shown = {"input_shape": dataset.input_shape, "n_classes": dataset.n_classes, "vocabulary": dataset.vocabulary}
         net = _prepared(entry.call(shown, options), config, dataset)
-        check_net(net, dataset.input_shape, dataset.n_classes, dataset.vocabulary)
+        check_net(net, dataset.input_shape, dataset.task.outputs, dataset.vocabulary)
     warm, cold = config.warm_start, flatten(net)
     if not (warm and warm.file):
         return net, cold, None

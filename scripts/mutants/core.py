@@ -525,7 +525,7 @@ MUTANTS = [
     ("attackers' accuracy counts as a client's", "runs/world.py", "if i not in malicious]", "]", FEDERATION),
     (
         "the worst decile is the worst client",
-        "measures/evaluation.py",
+        "tasks/classification.py",
         "worst = sorted(values)[: -(-len(values) // 10)]",
         "worst = sorted(values)[:1]",
         FEDERATION,

@@ -78,9 +78,9 @@ MUTANTS = [
     ),
     (
         "the source's recall is the target's success",
-        "measures/evaluation.py",
-        '"source_recall": float((found == aim.labels)',
-        '"source_recall": float((found == aim.wanted)',
+        "tasks/classification.py",
+        '"source_recall": float(self.right(presented, labels)',
+        '"source_recall": float(self.right(presented, wanted)',
         POISONING,
     ),
     (

@@ -177,7 +177,7 @@ def test_outputs_that_are_not_finite_are_neither_right_nor_a_success(value: floa
         for part in ("3 of 6 test samples", "3 of 6 validation samples", "3 of 6 held-out samples"):
             assert part in event.detail
         assert ("2 of 4 attacked test samples" if attack == "badnets" else "1 of 2 attacked") in event.detail
-    _, error = RootProbe(Ruined(value), held[0]).at(torch.ones(1))(torch.zeros(1))
+    _, error = RootProbe(Ruined(value), data.task, held[0]).at(torch.ones(1))(torch.zeros(1))
     assert error == 0.5
 
 

@@ -8,7 +8,7 @@ from sklearn.decomposition import FastICA
 from sklearn.metrics import roc_auc_score, silhouette_score
 from torch import Tensor, nn
 
-from fedpoison.measures.rounds import auroc
+from fedpoison.linalg.ranking import auroc
 from fedpoison.measures.stealth import (
     activation_clustering,
     knn_disagreement,

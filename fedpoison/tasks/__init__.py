@@ -1,0 +1,1 @@
+"""What is learned: everything that depends on what a label is."""
