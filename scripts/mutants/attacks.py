@@ -1,4 +1,4 @@
-"""Mistakes in attacks on the updates, most of them those of published code."""
+"""Mistakes in attacks, on the updates above all, most of them those of published code."""
 
 FANG = "tests/attacks/test_fang.py"
 TAILORED = "tests/attacks/test_tailored.py"
@@ -84,6 +84,13 @@ MUTANTS = (
         'state["base"] - params',
         'params - state["base"]',
         MEMORY,
+    ),
+    (
+        "the edge is where the class is thickest",
+        "attacks/data/edge_case.py",
+        ".argsort(descending=True, stable=True)",
+        ".argsort(descending=False, stable=True)",
+        "tests/attacks/test_edge_case.py",
     ),
     ("a free rider sends zeros", "attacks/updates/idle.py", "(previous + drawn)", "(0 * previous + drawn)", USELESS),
 )

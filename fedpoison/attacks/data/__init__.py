@@ -5,6 +5,7 @@ from fedpoison.attacks.data import badnets as badnets
 from fedpoison.attacks.data import blended as blended
 from fedpoison.attacks.data import bullseye_polytope as bullseye_polytope
 from fedpoison.attacks.data import dba as dba
+from fedpoison.attacks.data import edge_case as edge_case
 from fedpoison.attacks.data import feature_collision as feature_collision
 from fedpoison.attacks.data import feature_trigger as feature_trigger
 from fedpoison.attacks.data import hidden_trigger as hidden_trigger

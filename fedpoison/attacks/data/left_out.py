@@ -7,7 +7,6 @@ leave_out(
     a3fl="it tunes its trigger against every round's model, and data are poisoned once, before training",
     cerp="it tunes its trigger with the local model in every round, and data are poisoned once",
     convex_polytope="it solves for its weights at each step; bullseye_polytope, which followed, holds them equal",
-    edge_case="it needs samples from the far tail (the paper's are of other sets), and no data set here has any",
     iba="it trains a generator of triggers along with the rounds, and data are poisoned once",
     input_aware="its generator of triggers is trained together with the model that it attacks",
     lira="its generator of triggers is trained together with the model that it attacks",

@@ -10,7 +10,7 @@ leave_out(
     cosine_constrained="its loss has a term of the angle to the global model, and a drill one of the distance alone",
     f3ba="it flips signs of weights that matter little before it trains, and a drill begins at the global model",
     lfa="it turns the layers that a backdoor needs, found by training twice; attackers here train once",
-    lpa="it poisons only the layers that a backdoor needs, found by training twice; attackers here train once",
+    lpa="it poisons only the layers that a backdoor needs, found by training twice (critical layers); here it is once",
     soda="it trains close to a clean model of its own, and a drill begins at the global model and stays close to that",
     threedfed="it reads from the next model whether it was accepted, in parameters of little curvature that it marks",
 )
