@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedpoison.attacks.updates.fang import fang_krum, fang_trimmed_mean
+from fedpoison.attacks.updates.fang_krum import fang_krum
+from fedpoison.attacks.updates.fang_trimmed_mean import fang_trimmed_mean
 from tests.attacks.crafting import against, aggregate, crafted, drawn, honest
 
 SEEDS = range(3)

@@ -71,6 +71,20 @@ def test_krum_is_sent_the_longest_that_it_still_takes(f: int) -> None:
     assert (low < 1) == (f == 1)
 
 
+def test_an_honest_client_far_off_that_is_chosen_is_no_damage() -> None:
+    benign = honest(6)
+    mean, step = benign.mean(0), -benign.std(0, correction=0)
+    across = honest(1, seed=9)[0]
+    across -= (across @ step) / (step @ step) * step
+
+    def defend(updates: Tensor) -> Verdict:
+        gamma = (updates[-1] - mean).norm() / step.norm()
+        return Verdict(updates[-1] if gamma < 1.9 else mean + 100 * across)
+
+    found = (crafted("tailored", 1, benign, defend=defend)[0] - mean).norm() / step.norm()
+    assert 1.8 < float(found) < 1.9
+
+
 def test_what_is_found_is_said_and_the_defence_is_tried_with_each_in_its_place() -> None:
     benign, said, tried = honest(5), [], []
     malicious = torch.tensor([True, False, False, True, False, False, False])
@@ -111,6 +125,28 @@ def test_honest_updates_that_are_not_known_are_drawn_like_those_that_are() -> No
 def test_where_nothing_spreads_it_still_sends_something_finite(equal: Tensor) -> None:
     for attack in ("tailored", "opt_alie", "opt_ipm"):
         assert crafted(attack, 2, equal, defend=under("median", 2)).isfinite().all()
+
+
+@pytest.mark.parametrize("rule", ["trimmed_mean", "median", "multi_krum", "mean"])
+def test_pga_sends_the_length_that_moves_the_aggregate_most(rule: str) -> None:
+    rows, f = honest(20, seed=4), 4
+    benign, own = rows[:16], 2 * rows[16:]
+    made = crafted("pga", f, benign, own=own, defend=under(rule, f))
+    usual = under(rule, f)(torch.cat([benign, own])).update
+
+    def moved(malicious: Tensor) -> float:
+        return float((under(rule, f)(torch.cat([benign, malicious])).update - usual).norm())
+
+    alike = -own / own.norm(dim=1, keepdim=True) * benign.norm(dim=1).mean()
+    gamma = float(made[0].norm() / alike[0].norm())
+    torch.testing.assert_close(made, gamma * alike)
+    assert 0 < gamma <= 5.0001
+    assert gamma == pytest.approx(round(20 * gamma) / 20)
+    assert moved(made) >= max(moved(tried * alike) for tried in (0.5, 1.0, 2.0, 3.5, 5.0)) - 1e-9
+    assert moved(made) >= moved(crafted("sign_flip", f, benign, own=own / 2))
+    assert float((made.mean(0) - usual) @ benign.mean(0)) < 0
+    nothing = crafted("pga", f, benign, own=torch.zeros_like(own), defend=under(rule, f))
+    assert not nothing.any()
 
 
 TABLE: dict[str, Any] = {

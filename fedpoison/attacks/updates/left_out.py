@@ -8,7 +8,6 @@ leave_out(
     fedsa="not built yet: it steers the updates by sliding mode control",
     hammer_and_anvil="not built yet: two groups of attackers send unlike updates that help each other",
     mix="the attackers of a run share one data attack and one update attack",
-    pga="not built yet: it ascends the loss on the attackers' data and searches for the length",
     scaled="it is model_replacement with a scale of one's own",
     sparse="it hides large deviations where pruning scores of the net say, and no attack on updates is shown the net",
 )
