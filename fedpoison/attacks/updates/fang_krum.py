@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from fedpoison.attacks.updates.directions import mean_of
+from fedpoison.common.parallel import in_parallel
 from fedpoison.contract.registry import update_attack
+from fedpoison.linalg.blocks import column_blocks, row_norms
 from fedpoison.linalg.gram import geometry
 from fedpoison.types import Crafted, NotNegative, Updates
 
@@ -38,8 +40,9 @@ def fang_krum(
     """
     distances = geometry(benign)[1]
     sign = (benign[int(_scores(distances, len(benign) - 2).argmin())] if full_knowledge else mean_of(benign)).sign()
-    exact, away = benign.double(), sign.double()
-    along, size, norms = exact @ away, float(away @ away), exact.square().sum(dim=1)
+    size, norms = float(sign.abs().sum()), row_norms(benign).square()
+    parts = in_parallel(lambda block: benign[:, block].double() @ sign[block].double(), column_blocks(len(sign)))
+    along = torch.stack(list(parts)).sum(dim=0)
     near = max(1, len(benign) - 2)  # n − f − 2, whoever f is: the honest are n − f
 
     def picked(length: float, copies: int) -> bool:
@@ -62,7 +65,7 @@ def fang_krum(
     apart = torch.randn(n_malicious, len(sign), generator=rng, dtype=torch.float64)
     apart *= epsilon * torch.rand(n_malicious, 1, generator=rng, dtype=torch.float64) / apart.norm(dim=1, keepdim=True)
     apart[0] = 0
-    return (apart - length * away).to(benign.dtype)
+    return (apart - length * sign).to(benign.dtype)
 
 
 def _scores(distances: Tensor, near: int) -> Tensor:
