@@ -26,8 +26,8 @@ def unlikeliness(samples: Images) -> Tensor:
         return torch.zeros(k, dtype=torch.float64)
     # xᵀ(C + λI)⁻¹x by the products of samples alone, C being XᵀX / k
     solved = torch.linalg.solve(products + k * floor * torch.eye(k, dtype=torch.float64), products)
-    seen: Tensor = (products.diagonal() - (products * solved.T).sum(dim=1)) / floor
-    return seen
+    taken: Tensor = (products.diagonal() - (products * solved.T).sum(dim=1)) / floor
+    return taken
 
 
 def tail(samples: Images, labels: Labels, source: int, share: float) -> Tensor:
