@@ -12,7 +12,7 @@ from fedpoison.clients.training import Rates
 from fedpoison.defences.defence import Defence
 from fedpoison.defences.monitoring import Watch, watch
 from fedpoison.defences.situation import Situation
-from fedpoison.types import Event, Params, State, Update, Verdict
+from fedpoison.types import LARGEST, Event, NotNegative, Params, Positive, State, Update, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,11 @@ class Server(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     optimizer: Literal["sgd", "adam", "yogi", "adagrad"] = "sgd"
-    lr: float = Field(1.0, gt=0, allow_inf_nan=False)
+    lr: Positive = 1.0
     momentum: float = Field(0.0, ge=0, lt=1)
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field([0.9, 0.99], min_length=2, max_length=2)
-    tau: float = Field(1e-3, gt=0, allow_inf_nan=False)
-    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+    tau: Positive = 1e-3
+    weight_decay: NotNegative = 0.0
     rates: Rates = Rates()
 
     @model_validator(mode="after")
@@ -57,7 +57,7 @@ class Server(BaseModel):
 
     def rate(self, round: int, rounds: int) -> float:
         """The learning rate in this round, of so many."""
-        return self.lr * self.rates.at(round, rounds)
+        return min(self.lr * self.rates.at(round, rounds), LARGEST)
 
     def serve(
         self,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
@@ -47,12 +47,23 @@ Features = Float[Tensor, "samples features"]
 Logits = Float[Tensor, "samples classes"]
 Losses = Float[Tensor, " samples"]
 
-Positive = Annotated[float, Gt(0)]
-NotNegative = Annotated[float, Ge(0)]
+LARGEST = 1e30
+"""No setting is larger: float32 ends soon after."""
+Real = Annotated[float, Interval(ge=-LARGEST, le=LARGEST)]
+Positive = Annotated[float, Interval(gt=0, le=LARGEST)]
+NotNegative = Annotated[float, Interval(ge=0, le=LARGEST)]
 Threshold = Positive | Literal["median"]
 """A length on the scale of the updates, or the median of a round's lengths."""
 Share = Annotated[float, Interval(ge=0, le=1)]
-Count = Annotated[int, Ge(1)]
+Count = Annotated[int, Interval(ge=1, le=10_000_000)]
+Repeats = Annotated[int, Interval(ge=1, le=100_000)]
+"""How often something is done: what takes time and little memory."""
+Few = Annotated[int, Interval(ge=1, le=1000)]
+Rounds = Annotated[int, Interval(ge=1, le=1_000_000)]
+"""A number of rounds, or a round's."""
+Population = Annotated[int, Interval(ge=1, le=1_000_000)]
+"""A number of clients."""
+RunSeed = Annotated[int, Interval(ge=0, lt=2**63)]
 Seed = Annotated[int, Interval(ge=-(2**63), lt=2**64)]
 
 

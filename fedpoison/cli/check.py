@@ -51,8 +51,8 @@ def check(
     from fedpoison.config.choice import parse_assignment
     from fedpoison.contract.lookup import find, in_file
 
-    if effort < 1:
-        raise ConfigError([f"--effort must be at least 1, it is {effort}"])
+    if not 1 <= effort <= 10_000:
+        raise ConfigError([f"--effort must be from 1 to 10000, it is {effort}"])
     options = dict(map(parse_assignment, option or []))
     try:
         entries = in_file("aggregator", Path(rule)) if rule.endswith(".py") else [find("aggregator", rule)]

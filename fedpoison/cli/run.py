@@ -73,8 +73,8 @@ def run(
     from fedpoison.runs.planning import plan
     from fedpoison.runs.running import Job
 
-    if jobs != "ray" and jobs < 1:
-        raise ConfigError([f"--jobs must be at least 1, it is {jobs}"])
+    if jobs != "ray" and not 1 <= jobs <= 1000:
+        raise ConfigError([f"--jobs must be from 1 to 1000, it is {jobs}"])
     if ray_address and engine != "ray" and jobs != "ray":
         raise ConfigError(["--ray-address goes with --engine ray or --jobs ray"])
     console = Output(stderr=True, highlight=False) if as_json else output()

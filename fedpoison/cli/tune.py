@@ -62,8 +62,8 @@ def tune(
     from fedpoison.runs.running import Job
     from fedpoison.runs.tuning import load_tuning
 
-    if jobs < 1:
-        raise ConfigError([f"--jobs must be at least 1, it is {jobs}"])
+    if not 1 <= jobs <= 1000:
+        raise ConfigError([f"--jobs must be from 1 to 1000, it is {jobs}"])
     console = output()
     overrides = dict(map(parse_assignment, set or [])) | ({"tune.metric": metric} if metric else {})
     tuning = load_tuning(experiment, overrides, only or ())

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fedpoison.common.seeding import Stream
-from fedpoison.types import ClientIds, Event, Params
+from fedpoison.types import ClientIds, Event, Params, Rounds
 
 
 class Late(BaseModel):
@@ -16,7 +16,7 @@ class Late(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     chance: float = Field(0.0, ge=0, lt=1)
-    rounds: int = Field(1, ge=1)
+    rounds: Rounds = 1
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,8 @@ class Federation:
     ) -> None:
         self.dataset, self.clients, self.seed, self.poisoner, self.augment = dataset, clients, seed, poison, augment
         self._root, self._validation, rest = _set_apart(len(dataset.train_labels), root, validation, seed)
+        if clients > len(rest):
+            raise ValueError(f"{len(rest)} samples are too few for {clients} clients, who need one each at least")
         entry, options = partition
         rng = Stream(seed, "partition").numpy()
         labels = dataset.train_labels.numpy()[rest]

@@ -21,7 +21,18 @@ from fedpoison.contract.component import a
 from fedpoison.data.augment import Augment
 from fedpoison.models.dropout import set_stream
 from fedpoison.models.vector import flatten, load, travelling
-from fedpoison.types import Drill, Event, Params, Update, Updates
+from fedpoison.types import (
+    LARGEST,
+    Count,
+    Drill,
+    Event,
+    NotNegative,
+    Params,
+    Positive,
+    Repeats,
+    Update,
+    Updates,
+)
 
 
 class Rates(BaseModel):
@@ -32,9 +43,9 @@ class Rates(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    warmup: int = Field(0, ge=0)
-    milestones: list[int] = []
-    factor: float = Field(0.1, gt=0, allow_inf_nan=False)
+    warmup: int = Field(0, ge=0, le=1_000_000)
+    milestones: list[Annotated[int, Field(ge=0, le=1_000_000)]] = Field([], max_length=100)
+    factor: float = Field(0.1, gt=0, le=1000)
     cosine: bool = False
 
     def at(self, round: int, rounds: int) -> float:
@@ -59,17 +70,17 @@ class Local(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    epochs: int | None = Field(None, ge=1)
-    steps: int | None = Field(None, ge=1)
-    batch_size: int = Field(32, ge=1)
-    lr: float = Field(0.05, gt=0, allow_inf_nan=False)
+    epochs: Repeats | None = None
+    steps: Count | None = None
+    batch_size: Count = 32
+    lr: Positive = 0.05
     optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: float = Field(0.0, ge=0, lt=1)
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field([0.9, 0.999], min_length=2, max_length=2)
-    eps: float = Field(1e-8, gt=0, allow_inf_nan=False)
-    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
-    prox: float = Field(0.0, ge=0, allow_inf_nan=False)
-    clip_norm: float | None = Field(None, gt=0, allow_inf_nan=False)
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.0
+    prox: NotNegative = 0.0
+    clip_norm: Positive | None = None
     loss: a("loss") = Field("cross_entropy", validate_default=True)
     reduction: Literal["mean", "sum"] = "mean"
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -93,7 +104,7 @@ class Local(BaseModel):
 
     def scaled(self, lr_scale: float) -> "Local":
         """These settings with the learning rate times a factor."""
-        return self if lr_scale == 1 else self.model_copy(update={"lr": self.lr * lr_scale})
+        return self if lr_scale == 1 else self.model_copy(update={"lr": min(self.lr * lr_scale, LARGEST)})
 
     def drilled(self, drill: Drill | None) -> "Local":
         """These settings with those of a drill; ValueError if it has others than there are."""

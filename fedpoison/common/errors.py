@@ -3,12 +3,17 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from fedpoison.common.plain import plain
+
+_LONGEST = 4000
+"""Characters of a sentence; what is quoted may be a user's file."""
+
 
 class ConfigError(ValueError):
     """What is wrong with a configuration, one line a problem."""
 
     def __init__(self, problems: list[str]) -> None:
-        self.problems = list(dict.fromkeys(problems))
+        self.problems = [plain(problem, _LONGEST) for problem in dict.fromkeys(problems)]
         super().__init__("\n".join(self.problems))
 
 
@@ -20,7 +25,7 @@ class AlgorithmError(ValueError):
 
     def __init__(self, sentence: str, kind: str = "result") -> None:
         super().__init__(sentence, kind)
-        self.sentence, self.kind = sentence, kind
+        self.sentence, self.kind = plain(sentence, _LONGEST), kind
 
     def __str__(self) -> str:
         return self.sentence

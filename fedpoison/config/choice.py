@@ -56,5 +56,5 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise ConfigError([f"--set takes key=value, not {text!r}"])
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return key.strip(), value.strip()

@@ -21,15 +21,16 @@ from fedpoison.config.sections import Clients, Data, DefenceConfig, WarmStart
 from fedpoison.config.threat import Group, ThreatConfig
 from fedpoison.contract.component import Component, a
 from fedpoison.server import Server
+from fedpoison.types import Few, Rounds, RunSeed
 
 
 class Config(Section):
     """One run: an experiment's cell with one seed."""
 
-    name: str = Field(min_length=1, pattern=r"^\w[\w.+ -]*$")
-    seed: int = Field(0, ge=0)
-    rounds: int = Field(ge=1)
-    evaluate_every: int = Field(1, ge=1)
+    name: str = Field(min_length=1, max_length=100, pattern=r"^\w[\w.+ -]*$")
+    seed: RunSeed = 0
+    rounds: Rounds
+    evaluate_every: Rounds = 1
     data: Data
     model: a("model") = Field("mlp", validate_default=True)
     warm_start: WarmStart | None = None
@@ -38,7 +39,7 @@ class Config(Section):
     threat: ThreatConfig = ThreatConfig()
     defence: DefenceConfig = DefenceConfig()
     engine: a("engine") = Field("batched", validate_default=True)
-    workers: int | None = Field(None, ge=1)
+    workers: Few | None = None
 
     @model_validator(mode="after")
     def _chain_fits(self) -> "Config":
@@ -251,13 +252,37 @@ def _without_none(table: Any) -> Any:
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; ConfigError if it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a byte-order mark
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a byte-order mark
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror or error}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path} is not TOML, which is UTF-8: {error}"]) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError is one, and a number of thousands of digits is another
         raise ConfigError([f"{path} is not TOML: {error}"]) from error
+    except RecursionError as error:
+        raise ConfigError([f"{path}: {_TOO_DEEP}"]) from error
+    try:
+        check_depth(table)
+    except ConfigError as error:
+        raise ConfigError([f"{path}: {error}"]) from error
+    return table
+
+
+_DEPTH = 20
+_TOO_DEEP = f"tables and lists are at most {_DEPTH} deep in each other"
+
+
+def check_depth(table: Mapping[str, Any]) -> None:
+    """ConfigError for tables and lists that nobody could follow, and numbers that nobody could print."""
+    level: list[Any] = [table]
+    for _ in range(_DEPTH):
+        inner = [part for each in level for part in (each.values() if isinstance(each, Mapping) else each)]
+        if any(isinstance(part, int) and part.bit_length() > 4096 for part in inner):
+            raise ConfigError(["a number has more than a thousand digits"])
+        level = [part for part in inner if isinstance(part, Mapping | list | tuple)]
+        if not level:
+            return
+    raise ConfigError([_TOO_DEEP])
 
 
 def parse(table: Mapping[str, Any], folder: Path | None = None) -> Config:

@@ -22,19 +22,23 @@ from fedpoison.contract.component import a, by_content, maybe_a
 from fedpoison.data.augment import Augment
 from fedpoison.defences.defence import Defence
 from fedpoison.defences.monitoring import Action, Watch
+from fedpoison.types import Count, Few, Population, Positive, Real, Rounds
+
+_MOST = 10_000_000
+"""Samples or clients that a number may mean."""
 
 
 class Root(Section):
     """[data] root: clean samples that the server has for itself."""
 
-    samples: int = Field(ge=1)
+    samples: Count
 
 
 class Normalise(Section):
     """[data] normalise: subtract the mean and divide by the standard deviation of each channel (or feature)."""
 
-    mean: list[float] = Field(min_length=1)
-    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    mean: list[Real] = Field(min_length=1)
+    std: list[Positive] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _alike(self) -> "Normalise":
@@ -44,11 +48,11 @@ class Normalise(Section):
 
 
 def _count_or_share(given: Any) -> Any:
-    if type(given) is int and given >= 0:
+    if type(given) is int and 0 <= given <= _MOST:
         return given
     if type(given) is float and 0 <= given < 1:
         return given
-    raise ValueError(f"a number of samples, or a share of them below 1, is needed; it is {given!r}")
+    raise ValueError(f"a number of samples up to {_MOST}, or a share of them below 1, is needed; it is {given!r}")
 
 
 class Data(Section):
@@ -95,8 +99,8 @@ class Clients(Section):
     client does not answer in a round; `late`: that it answers late.
     """
 
-    count: int = Field(20, ge=1)
-    per_round: int | None = Field(None, ge=1)
+    count: Population = 20
+    per_round: Population | None = None
     held_out: float = Field(0.0, ge=0, lt=1)
     momentum: Annotated[ClientMomentum | None, BeforeValidator(_beta_alone)] = None
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -120,9 +124,9 @@ class Clients(Section):
 def _count_or_true(given: Any) -> Any:
     if given is True:  # --set defence.f=true
         return "true"
-    if given in (None, "true") or (type(given) is int and given >= 0):
+    if given in (None, "true") or (type(given) is int and 0 <= given <= _MOST):
         return given
-    raise ValueError(f'a whole number of at least 0 is needed, or "true"; it is {given!r}')
+    raise ValueError(f'a whole number from 0 to {_MOST} is needed, or "true"; it is {given!r}')
 
 
 class MonitorConfig(Section):
@@ -158,8 +162,8 @@ class ClientDefence(Section):
     """
 
     sanitize: Annotated[list[a("sanitizer")], BeforeValidator(as_list)] = Field([])
-    start: int = Field(1, ge=1)
-    every: int | None = Field(None, ge=1)
+    start: Rounds = 1
+    every: Rounds | None = None
 
 
 class DefenceConfig(Section):
@@ -199,9 +203,9 @@ class WarmStart(Section):
     `fresh`: these last layers begin anew, with random parameters.
     """
 
-    rounds: int | None = Field(None, ge=1)
+    rounds: Rounds | None = None
     file: str | None = None
-    train_last: int | None = Field(None, ge=1)
+    train_last: Few | None = None
     fresh: bool = False
 
     @model_validator(mode="after")

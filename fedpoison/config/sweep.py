@@ -13,7 +13,7 @@ from typing import Any
 from fedpoison.common.dotted import flatten
 from fedpoison.common.errors import ConfigError
 from fedpoison.config.choice import Choice, means, value_of
-from fedpoison.config.config import Config, parse, read_toml
+from fedpoison.config.config import Config, check_depth, parse, read_toml
 from fedpoison.config.keys import EXPERIMENT
 
 
@@ -41,7 +41,9 @@ def load(
     """
     if isinstance(source, Config):
         source = source.table()
+    check_depth(overrides or {})
     if isinstance(source, Mapping):
+        check_depth(source)
         table, folder = copy.deepcopy(dict(source)), Path()
     else:
         table, folder = read_toml(Path(source)), Path(source).parent
@@ -120,6 +122,8 @@ def cells(table: Mapping[str, Any]) -> list[tuple[str | None, dict[str, Any]]]:
         if bad:
             hint = "a list with at least one value is needed (a dotted key stands in quotes), not"
             raise ConfigError([f"sweep.{key}: {hint} {v!r}" for key, v in bad])
+        if "name" in sweep:
+            raise ConfigError(["sweep.name: runs are not told apart by their name, and only the last would be made"])
         for values in product(*sweep.values()):
             cell = copy.deepcopy(base)
             put_all(cell, dict(zip(sweep, values, strict=True)))

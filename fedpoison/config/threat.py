@@ -10,15 +10,16 @@ from fedpoison.common.rounding import half_up
 from fedpoison.common.schedule import Schedule
 from fedpoison.config.section import Section, as_list
 from fedpoison.contract.component import Component, maybe_a
+from fedpoison.types import NotNegative, Rounds
 
 
 class ScheduleConfig(Section):
     """[threat.schedule]: the attack is on in the rounds `at`, or else in rounds start, start + every, … up to end."""
 
-    start: int = Field(1, ge=1)
-    end: int | None = Field(None, ge=1)
-    every: int = Field(1, ge=1)
-    at: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
+    start: Rounds = 1
+    end: Rounds | None = None
+    every: Rounds = 1
+    at: Annotated[list[Rounds], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> "ScheduleConfig":
@@ -43,15 +44,15 @@ class Group(Section):
     """
 
     actor: Actor = "client"
-    malicious: int | None = Field(None, ge=0)
+    malicious: int | None = Field(None, ge=0, le=1_000_000)
     share: float | None = Field(None, ge=0, le=1)
     clients: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
     knows: Annotated[list[Knowledge], BeforeValidator(as_list)] = Field(["all"])
     data: maybe_a("data_attack") = None
     training: maybe_a("training_attack") = None
     update: maybe_a("update_attack") = None
-    sybils: float | None = Field(None, ge=0)
-    surrogate: int = Field(20, ge=0)
+    sybils: NotNegative | None = None
+    surrogate: int = Field(20, ge=0, le=100_000)
     stamp: Literal["after_augmentation", "before_augmentation"] = "after_augmentation"
     schedule: ScheduleConfig = ScheduleConfig()
 

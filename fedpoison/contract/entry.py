@@ -20,6 +20,7 @@ from fedpoison.common.seeding import Stream, drawing_from, settings_kept
 from fedpoison.common.spelling import among
 from fedpoison.contract.vocabulary import GOALS
 from fedpoison.contract.words import WORDS
+from fedpoison.types import LARGEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,15 +88,17 @@ class Entry(Traits):
             if name not in self.options and name not in own
         ]
         problems += [
-            f"{self.name}.f = {f!r}: a whole number of at least 0 is needed"
+            f"{self.name}.f = {f!r}: a whole number from 0 to {_MOST} is needed"
             for f in own.values()
-            if type(f) is not int or f < 0
+            if type(f) is not int or not 0 <= f <= _MOST
         ]
         values: dict[str, Any] = {}
         for name, parameter in self.options.items():
             value = given.get(name, parameter.default)
             try:
                 values[name] = _checked(parameter.annotation, value)
+                if self.ours:
+                    _bounded(value)
             except ValueError as error:
                 messages = [e["msg"] for e in error.errors()] if isinstance(error, ValidationError) else [str(error)]
                 expected = "; or ".join(dict.fromkeys(messages))
@@ -264,13 +267,27 @@ def _checked(annotation: Any, value: Any) -> Any:
     return adapter.validate_python(value)
 
 
+def _bounded(value: Any) -> None:
+    """ValueError for a number that no option of ours can mean."""
+    if isinstance(value, list | tuple):
+        for part in value:
+            _bounded(part)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ValueError("a whole number of at most 64 bits is needed")
+    elif isinstance(value, float) and abs(value) > LARGEST:
+        raise ValueError(f"a number of at most {LARGEST:.0e} in size is needed")
+
+
 def _jsonable(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
 def _choose(n: int, k: int) -> int:
-    return math.comb(n, k) if 0 <= k <= n else 0
+    """The number n choose k, or one that is less but beyond all bounds: of a million it would take minutes."""
+    return math.comb(n, min(k, n - k, 64)) if 0 <= k <= n else 0
 
 
+_MOST = 10_000_000
+"""The largest f of a step's own."""
 _NAMES: dict[str, Any] = {"__builtins__": {}, "comb": _choose}
 """What a bound may name besides n, f and options: comb(n, k) is n choose k."""

@@ -20,7 +20,7 @@ class Augment(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    crop: int = Field(0, ge=0)
+    crop: int = Field(0, ge=0, le=1000)
     flip: bool = False
 
     def draws(self, stream: Stream, sizes: Sequence[int]) -> list[Tensor]:

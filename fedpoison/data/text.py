@@ -12,7 +12,7 @@ import torch
 from fedpoison.contract.registry import dataset
 from fedpoison.data import Dataset
 from fedpoison.data.store import Arrays, Recipe, Source, stored
-from fedpoison.types import Count
+from fedpoison.types import Count, Repeats
 
 _SPEAKER = re.compile(r"[A-Z][A-Za-z'. -]{1,24}\.")
 _DIRECTION = re.compile(r"\[[^\]]*\]")
@@ -86,7 +86,7 @@ SPAM = Recipe(
 
 
 @dataset(licence="public domain (Project Gutenberg)", recipe=SHAKESPEARE)
-def shakespeare(*, length: Count = 80, stride: Count = 20, min_characters: Count = 2000) -> Dataset:
+def shakespeare(*, length: Repeats = 80, stride: Count = 20, min_characters: Count = 2000) -> Dataset:
     """Shakespeare's 429 roles, its natural clients: 137,487 train and 33,236 test samples, the next of 74 characters.
 
     After McMahan et al. 2017 and Caldas et al. 2018: a sample is `length` characters and the one that follows. Roles
@@ -120,7 +120,7 @@ def shakespeare(*, length: Count = 80, stride: Count = 20, min_characters: Count
 
 
 @dataset(licence="public domain (PDDL, CC0)", recipe=SPAM)
-def spam(*, length: Count = 100, words: Count = 2000) -> Dataset:
+def spam(*, length: Repeats = 100, words: Count = 2000) -> Dataset:
     """SpamAssassin's e-mails, spam (30 %) or not: 4,680 train and 1,171 test bodies, the first `length` words of each.
 
     Bodies that come twice are dropped before every fifth of a class is taken for testing. Tokens are the `words`

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from fedpoison.contract.registry import model
-from fedpoison.types import Count
+from fedpoison.types import Count, Few
 
 
 class Recurrent(nn.Module):
@@ -24,7 +24,7 @@ class Recurrent(nn.Module):
 
 @model()
 def lstm(
-    vocabulary: int | None, n_classes: int, *, embedding: Count = 8, hidden: Count = 256, layers: Count = 2
+    vocabulary: int | None, n_classes: int, *, embedding: Count = 8, hidden: Count = 256, layers: Few = 2
 ) -> nn.Module:
     """An LSTM over tokens: the next character, or a text's class.
 

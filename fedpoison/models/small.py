@@ -1,11 +1,15 @@
 """The small nets that experiments use. Each takes a sample's shape and the number of classes."""
 
 from itertools import pairwise
+from typing import Annotated
 
+from annotated_types import Interval
 from torch import nn
 
 from fedpoison.contract.registry import model
 from fedpoison.types import Count
+
+Padding = Annotated[int, Interval(ge=0, le=10)]
 
 
 @model()
@@ -31,7 +35,7 @@ def cnn(
     *,
     channels: list[Count] = [16, 32],
     hidden: Count = 128,
-    padding: int = 2,
+    padding: Padding = 2,
 ) -> nn.Module:
     """5×5 convolutions, each pooled by 2 and rectified, then one hidden layer.
 

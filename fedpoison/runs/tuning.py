@@ -37,6 +37,7 @@ from fedpoison.runs.frame import Runs
 from fedpoison.runs.records import RunFolder
 from fedpoison.runs.running import Job
 from fedpoison.runs.world import build
+from fedpoison.types import Repeats, RunSeed
 
 Setting = Mapping[str, Any]
 """Dotted keys of the configuration and the values that are tried."""
@@ -46,8 +47,8 @@ class Tune(BaseModel):
     """The [tune] table."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    budget: int = Field(ge=1)
-    seeds: list[int] = Field(min_length=1)
+    budget: Repeats
+    seeds: list[RunSeed] = Field(min_length=1)
     options: dict[str, list[Any]] = Field(min_length=1)
     metric: str = "accuracy"
 

@@ -29,6 +29,7 @@ from fedpoison.models.dropout import with_streams
 from fedpoison.models.inputs import Normalise
 from fedpoison.models.vector import check_net, flatten, layers_of, load
 from fedpoison.round import State, World
+from fedpoison.runs.reckoning import check_memory
 from fedpoison.runs.records import load_params
 from fedpoison.types import Params
 
@@ -43,6 +44,9 @@ def build(config: Config) -> tuple[World, State]:
     data, count = config.data, config.clients.count
     if data.augment and len(dataset.input_shape) != 3:
         raise ValueError(f"data.augment is for pictures, these samples have shape {dataset.input_shape}")
+    if data.augment and data.augment.crop >= min(dataset.input_shape[1:]):
+        side = min(dataset.input_shape[1:])
+        raise ValueError(f"data.augment.crop = {data.augment.crop} leaves nothing of pictures with a side of {side}")
     if data.augment and front:
         raise ValueError("data.augment changes samples at every step, and warm_start.train_last sees each but once")
     seen = frozen.seen_through(front, dataset) if front else dataset
@@ -123,9 +127,10 @@ def _net(config: Config, dataset: Dataset) -> tuple[nn.Module, Params, nn.Module
     """The net that is trained, its parameters before the first round, and the frozen net in front of it, if any."""
     entry, options = config.model.step
     stream = Stream(config.seed, "model")
+    shown = {"input_shape": dataset.input_shape, "n_classes": dataset.n_classes, "vocabulary": dataset.vocabulary}
+    check_memory(config, shown)
     with drawing_from(stream):  # alone, for clients in other threads may be drawing
         torch.manual_seed(stream.integer())
-        shown = {"input_shape": dataset.input_shape, "n_classes": dataset.n_classes, "vocabulary": dataset.vocabulary}
         net = _prepared(entry.call(shown, options), config, dataset)
         check_net(net, dataset.input_shape, dataset.task.outputs, dataset.vocabulary)
     warm, cold = config.warm_start, flatten(net)

@@ -187,7 +187,7 @@ def test_colluders_within_the_honest_spread_are_not_found(rule: str) -> None:
         ("mda", 6, 3, r"mda needs n > 2\*f: n = 6, f = 3"),
         ("mda", 90, 41, "mda needs f <= 40: n = 90, f = 41"),
         ("smea", 6, 3, r"smea needs n > 2\*f: n = 6, f = 3"),
-        ("smea", 30, 5, r"smea needs comb\(n, f\) <= 100_000: n = 30, f = 5"),
+        ("smea", 30, 5, r"smea needs comb\(n, f\) \* \(n - f\)\*\*2 <= 60_000_000: n = 30, f = 5"),
         ("caf", 6, 3, r"caf needs n > 2\*f: n = 6, f = 3"),
         ("smea", 5, -1, "f must be at least 0, it is -1"),
     ],

@@ -10,7 +10,7 @@ from fedpoison.attacks.data.perturbing import pgd, within_linf
 from fedpoison.attacks.data.relabelling import draw
 from fedpoison.attacks.data.victims import aim_at_nothing
 from fedpoison.contract.registry import data_attack
-from fedpoison.types import Count, Images, Labels, Share
+from fedpoison.types import Images, Labels, Repeats, Share
 
 
 @data_attack(
@@ -31,7 +31,7 @@ def adversarial_poisoning(
     towards: Literal["next_class", "away"] = "next_class",
     share: Share = 1.0,
     epsilon: Share = 8 / 255,
-    iterations: Count = 50,
+    iterations: Repeats = 50,
 ) -> tuple[Images, Labels]:
     """Perturb samples until the attacker's net takes them for another class, and keep their labels.
 

@@ -7,7 +7,7 @@ import torch
 
 from fedpoison.attacks.data.relabelling import missing, plant, wanted
 from fedpoison.contract.registry import data_attack
-from fedpoison.types import Count, Images, Labels, Planted, Share
+from fedpoison.types import Few, Images, Labels, Planted, Share
 
 Position = Literal["top_left", "top_right", "bottom_left", "bottom_right"] | list[int]
 Pattern = list[list[float]] | None
@@ -78,7 +78,7 @@ def badnets(
     target: int = 0,
     share: Share = 0.5,
     position: Position = "bottom_right",
-    size: Count = 3,
+    size: Few = 3,
     value: Share = 1.0,
     pattern: Pattern = None,
 ) -> Planted:

@@ -10,7 +10,7 @@ from fedpoison.attacks.data.relabelling import draw
 from fedpoison.attacks.data.victims import Place, aim_at_one, check_classes
 from fedpoison.contract.registry import data_attack
 from fedpoison.models.features import features
-from fedpoison.types import Count, Images, Labels, Positive, Share, Victims
+from fedpoison.types import Images, Labels, Positive, Repeats, Share, Victims
 
 
 def off_centre(net: nn.Module, pictures: Images, goal: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def bullseye_polytope(
     share: Share = 1.0,
     epsilon: Share = 0.1,
     lr: Positive = 0.04,
-    iterations: Count = 100,
+    iterations: Repeats = 100,
 ) -> tuple[Images, Labels]:
     """Perturb samples of the target class until the mean of their features is the victim's; labels stay.
 

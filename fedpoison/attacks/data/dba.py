@@ -4,13 +4,13 @@ from functools import partial
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge
+from annotated_types import Interval
 
 from fedpoison.attacks.data.relabelling import missing, plant, wanted
 from fedpoison.contract.registry import data_attack
-from fedpoison.types import Count, Images, Labels, Planted, Share
+from fedpoison.types import Few, Images, Labels, Planted, Share
 
-Distance = Annotated[int, Ge(0)]
+Distance = Annotated[int, Interval(ge=0, le=1000)]
 PARTS = (0, 1, 2, 3)
 
 
@@ -55,7 +55,7 @@ def dba(
     *,
     target: int = 0,
     share: Share = 0.3125,
-    size: Count = 4,
+    size: Few = 4,
     gap: Distance = 2,
     shift: Distance = 0,
     value: Share = 1.0,

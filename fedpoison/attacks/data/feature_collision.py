@@ -10,7 +10,7 @@ from fedpoison.attacks.data.relabelling import draw
 from fedpoison.attacks.data.victims import Place, aim_at_one, check_classes
 from fedpoison.contract.registry import data_attack
 from fedpoison.models.features import features
-from fedpoison.types import Count, Images, Labels, NotNegative, Positive, Share, Victims
+from fedpoison.types import Images, Labels, NotNegative, Positive, Repeats, Share, Victims
 
 
 def backward_step(forward: Images, bases: Images, rate: Tensor | float, beta: float) -> Images:
@@ -68,7 +68,7 @@ def feature_collision(
     beta: NotNegative = 0.1,
     opacity: Share = 0.0,
     lr: Positive = 0.1,
-    iterations: Count = 100,
+    iterations: Repeats = 100,
 ) -> tuple[Images, Labels]:
     """Move samples of the target class to where the net sees the victim, and keep how they look and their labels.
 

@@ -11,7 +11,7 @@ from fedpoison.attacks.data.relabelling import draw
 from fedpoison.attacks.data.victims import check_classes
 from fedpoison.contract.registry import data_attack
 from fedpoison.models.features import features
-from fedpoison.types import Count, Images, Labels, Positive, Share
+from fedpoison.types import Few, Images, Labels, Positive, Repeats, Share
 
 
 def pair(distances: Tensor) -> Tensor:
@@ -73,9 +73,9 @@ def hidden_trigger(
     share: Share = 1.0,
     epsilon: Share = 16 / 255,
     lr: Positive = 0.01,
-    iterations: Count = 100,
+    iterations: Repeats = 100,
     position: Position = "bottom_right",
-    size: Count = 3,
+    size: Few = 3,
     value: Share = 1.0,
 ) -> tuple[Images, Labels]:
     """Move samples of the target class to where the net sees samples of the source class with a patch; labels stay.

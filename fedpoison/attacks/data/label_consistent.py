@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from fedpoison.attacks.data.perturbing import pgd, within_l2, within_linf
 from fedpoison.attacks.data.relabelling import draw, missing, wanted
 from fedpoison.contract.registry import data_attack
-from fedpoison.types import Count, Images, Labels, NotNegative, Planted, Share, Stamp
+from fedpoison.types import Images, Labels, NotNegative, Planted, Repeats, Share, Stamp
 
 Corners = Literal["bottom_right", "all"]
 PATTERN = torch.tensor([[-1.0, -1.0, 1.0], [-1.0, 1.0, -1.0], [1.0, -1.0, 1.0]])
@@ -71,7 +71,7 @@ def label_consistent(
     share: Share = 1.0,
     norm: Literal["linf", "l2"] = "linf",
     epsilon: NotNegative = 16 / 255,
-    iterations: Count = 100,
+    iterations: Repeats = 100,
     corners: Corners = "all",
     amplitude: Share = 1.0,
 ) -> Planted:

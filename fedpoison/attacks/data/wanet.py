@@ -10,7 +10,7 @@ from torch.nn.functional import grid_sample, interpolate
 from fedpoison.attacks.data.relabelling import draw, missing, plant, wanted
 from fedpoison.common.rounding import half_up
 from fedpoison.contract.registry import data_attack
-from fedpoison.types import Count, Images, Labels, NotNegative, Planted, Seed, Share, Stamp
+from fedpoison.types import Few, Images, Labels, NotNegative, Planted, Seed, Share, Stamp
 
 
 def field(height: int, width: int, k: int, s: float, field_seed: int) -> Tensor:
@@ -63,7 +63,7 @@ def wanet(
     target: int = 0,
     share: Share = 0.1,
     cross_ratio: NotNegative = 2.0,
-    k: Count = 4,
+    k: Few = 4,
     s: NotNegative = 0.5,
     field_seed: Seed = 0,
 ) -> Planted:

@@ -10,7 +10,7 @@ from fedpoison.attacks.data.perturbing import adam, within_linf
 from fedpoison.attacks.data.relabelling import draw
 from fedpoison.attacks.data.victims import Place, aim_at_one, check_classes
 from fedpoison.contract.registry import data_attack
-from fedpoison.types import Count, Images, Labels, Positive, Share, Victims
+from fedpoison.types import Few, Images, Labels, Positive, Repeats, Share, Victims
 
 DECAYS = (3 / 8, 5 / 8, 7 / 8)
 
@@ -49,8 +49,8 @@ def witches_brew(
     share: Share = 1.0,
     epsilon: Share = 16 / 255,
     lr: Positive = 0.1,
-    iterations: Count = 50,
-    restarts: Count = 2,
+    iterations: Repeats = 50,
+    restarts: Few = 2,
 ) -> tuple[Images, Labels]:
     """Perturb samples of the target class until training on them is training the victim to be of it; labels stay.
 

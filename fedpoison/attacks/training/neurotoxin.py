@@ -6,7 +6,7 @@ import torch
 
 from fedpoison.common.rounding import half_up
 from fedpoison.contract.registry import training_attack
-from fedpoison.types import Count, Drill, Positive, Share, Update
+from fedpoison.types import Drill, Positive, Repeats, Share, Update
 
 
 @training_attack(
@@ -21,7 +21,7 @@ def neurotoxin(
     ratio: Share = 0.95,
     mask_from: Literal["own_data", "last_aggregate"] = "own_data",
     lr: Positive | None = None,
-    epochs: Count | None = None,
+    epochs: Repeats | None = None,
     radius: Positive | None = None,
 ) -> Drill:
     """Neurotoxin: train only what honest clients hardly move, so that they do not undo it.

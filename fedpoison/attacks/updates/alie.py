@@ -6,7 +6,7 @@ import torch
 
 from fedpoison.contract.registry import update_attack
 from fedpoison.linalg.blocks import by_columns
-from fedpoison.types import Crafted, Update, Updates
+from fedpoison.types import Crafted, Real, Update, Updates
 
 
 def largest_hidden_z(n: int, f: int) -> float:
@@ -20,7 +20,7 @@ def largest_hidden_z(n: int, f: int) -> float:
     return float(torch.special.ndtri(torch.tensor((n - f - s) / (n - f), dtype=torch.float64)))
 
 
-def _harmless(n: int, n_malicious: int, benign: int, *, z: float | None) -> str | None:
+def _harmless(n: int, n_malicious: int, benign: int, *, z: Real | None) -> str | None:
     usual = largest_hidden_z(n, n_malicious)
     if z is None and not 0 < usual < math.inf:
         said = f"z = {usual:.4g} for n = {n}, {n_malicious} malicious, so 0 is used"
@@ -34,7 +34,7 @@ def _harmless(n: int, n_malicious: int, benign: int, *, z: float | None) -> str 
     evidence="tests/attacks/test_update_attacks.py::test_alie_equals_the_papers_numbers",
     harmless=_harmless,
 )
-def alie(benign: Updates, n_malicious: int, n: int, *, z: float | None = None) -> Crafted:
+def alie(benign: Updates, n_malicious: int, n: int, *, z: Real | None = None) -> Crafted:
     """A Little Is Enough: all sit z standard deviations below the honest mean of each coordinate.
 
     Baruch et al. 2019: mean − z · std with the population's standard deviation; z from n and

@@ -1,7 +1,7 @@
 """Model replacement."""
 
 from fedpoison.contract.registry import update_attack
-from fedpoison.types import Crafted, Malicious
+from fedpoison.types import Crafted, Malicious, Real
 
 
 @update_attack(
@@ -10,7 +10,7 @@ from fedpoison.types import Crafted, Malicious
     evidence="tests/attacks/test_update_attacks.py::test_model_replacement_replaces_the_model",
 )
 def model_replacement(
-    own: Malicious, n_malicious: int, n: int, server_lr: float, *, scale: float | None = None
+    own: Malicious, n_malicious: int, n: int, server_lr: float, *, scale: Real | None = None
 ) -> Crafted:
     """Scale the malicious updates so that their average becomes the global model.
 

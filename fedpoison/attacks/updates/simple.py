@@ -3,7 +3,7 @@
 import torch
 
 from fedpoison.contract.registry import update_attack
-from fedpoison.types import Crafted, Malicious, NotNegative, Params
+from fedpoison.types import Crafted, Malicious, NotNegative, Params, Real
 
 
 @update_attack(
@@ -11,7 +11,7 @@ from fedpoison.types import Crafted, Malicious, NotNegative, Params
     source="read: first version, experiments: attackers send the negated gradient",
     evidence="tests/attacks/test_update_attacks.py::test_sign_flip_shrinks_the_mean",
 )
-def sign_flip(own: Malicious, *, scale: float = 1.0) -> Malicious:
+def sign_flip(own: Malicious, *, scale: Real = 1.0) -> Malicious:
     """Send the own update with its sign turned, times `scale`.
 
     f of n such clients shrink the plain mean to (n − 2f)/n of what it was if all updates are alike.

@@ -7,7 +7,7 @@ import torch
 from fedpoison.contract.registry import aggregator
 from fedpoison.defences.aggregators.geometric_median import squared_distances_to
 from fedpoison.defences.clip import left_of, tell
-from fedpoison.types import Count, Gram, Threshold, Weights
+from fedpoison.types import Gram, Repeats, Threshold, Weights
 
 
 @aggregator(
@@ -18,7 +18,7 @@ from fedpoison.types import Count, Gram, Threshold, Weights
     claims=("permutation",),
 )
 def centered_clipping(
-    gram: Gram, n: int, say: Callable[[str], None], *, tau: Threshold = "median", iterations: Count = 1
+    gram: Gram, n: int, say: Callable[[str], None], *, tau: Threshold = "median", iterations: Repeats = 1
 ) -> Weights:
     """Move from the previous aggregate by the mean of the differences to it, each clipped to length tau.
 

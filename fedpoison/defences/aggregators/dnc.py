@@ -4,7 +4,7 @@ import torch
 
 from fedpoison.common.rounding import half_up
 from fedpoison.contract.registry import aggregator
-from fedpoison.types import Count, Positive, Updates, Weights
+from fedpoison.types import Count, Positive, Repeats, Updates, Weights
 
 
 @aggregator(
@@ -21,7 +21,7 @@ def dnc(
     f: int,
     rng: torch.Generator,
     *,
-    iterations: Count = 5,
+    iterations: Repeats = 5,
     dimensions: Count = 10_000,
     share: Positive = 1.0,
 ) -> Weights:

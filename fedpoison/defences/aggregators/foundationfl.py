@@ -3,14 +3,14 @@
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Interval
 from torch import Tensor
 
 from fedpoison.contract.registry import aggregator
 from fedpoison.linalg.blocks import row_norms
 from fedpoison.types import Base, Norms, Update, Updates
 
-Copies = Annotated[int, Ge(0)]
+Copies = Annotated[int, Interval(ge=0, le=1000)]
 
 
 def _rows(n: int, f: int, *, copies: Copies | None) -> int:

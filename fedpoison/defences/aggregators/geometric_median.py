@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedpoison.contract.registry import aggregator
 from fedpoison.linalg.gram import median_distances
-from fedpoison.types import Count, Gram, Positive, Sizes, SquaredDistances, Weights
+from fedpoison.types import Gram, Positive, Repeats, Sizes, SquaredDistances, Weights
 
 _ITERATIONS = 1000
 _OF_RFA = 4
@@ -36,7 +36,7 @@ def geometric_median(
     sizes: Sizes,
     *,
     smoothing: Positive = 1e-6,
-    iterations: Count | None = None,
+    iterations: Repeats | None = None,
     variant: Literal["rfa"] | None = None,
     weighting: Literal["sizes"] | None = None,
 ) -> Weights:

@@ -7,8 +7,8 @@ import torch
 from fedpoison.contract.registry import aggregator
 from fedpoison.types import Gram, Weights
 
-_TOGETHER = 2048
-"""Subsets whose eigenvalues are computed at once."""
+_TOGETHER = 1 << 21
+"""Numbers of the matrices whose eigenvalues are computed at once."""
 _ROUNDING = 1e-12
 """Eigenvalues that differ by less than this share are equal."""
 
@@ -17,7 +17,7 @@ _ROUNDING = 1e-12
     paper="arXiv:2302.04787",
     source="secondary: the definition as the library of the authors' laboratory documents it",
     evidence="tests/defences/test_subset_rules.py::test_smea_equals_its_definition",
-    needs="n > 2*f; comb(n, f) <= 100_000",
+    needs="n > 2*f; comb(n, f) * (n - f)**2 <= 60_000_000",
     decides=True,
     claims=("permutation", "unanimity", "translation", "scale", "rotation"),
     kappa="4*f/(n - 2*f)",
@@ -28,11 +28,13 @@ def smea(gram: Gram, f: int) -> Weights:
 
     Allouah et al. 2023 (trilemma): of all subsets of n − f the one whose empirical covariance has the smallest maximum
     eigenvalue. A covariance has the eigenvalues of the subset's centred Gram matrix, divided by n − f, and zeros. All
-    n choose f subsets are tried, so their number is bounded; of equals the first in lexicographic order.
+    n choose f subsets are tried, each in a time that goes with (n − f)² or a little more, so both are bounded together,
+    at some seconds; of equals the first in lexicographic order.
     """
     n = len(gram)
     subsets = torch.tensor(list(combinations(range(n), n - f)))
-    largest = torch.cat([_largest_eigenvalues(gram, some) for some in subsets.split(_TOGETHER)]).clamp(min=0)
+    together = min(2048, 1 + _TOGETHER // (n - f) ** 2)
+    largest = torch.cat([_largest_eigenvalues(gram, some) for some in subsets.split(together)]).clamp(min=0)
     equals = largest <= largest.min() * (1 + _ROUNDING)
     weights = torch.zeros(n, dtype=torch.float64)
     weights[subsets[equals.int().argmax()]] = 1 / (n - f)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fedpoison.contract.registry import monitor
-from fedpoison.types import Alarm, ClientIds, Count, Norms, Positive, State, Update
+from fedpoison.types import Alarm, ClientIds, Norms, Positive, Repeats, State, Update
 
 _NORMAL_MAD, _NORMAL_MEAN = 1.4826, 1.2533
 """What makes standard deviations of normal numbers of the median and of the mean absolute deviation."""
@@ -15,7 +15,13 @@ _NORMAL_MAD, _NORMAL_MEAN = 1.4826, 1.2533
     evidence="tests/defences/test_monitors.py::test_norm_jump_by_hand",
 )
 def norm_jump(
-    update: Update, norms: Norms, client_ids: ClientIds, state: State, *, window: Count = 20, threshold: Positive = 3.5
+    update: Update,
+    norms: Norms,
+    client_ids: ClientIds,
+    state: State,
+    *,
+    window: Repeats = 20,
+    threshold: Positive = 3.5,
 ) -> tuple[Alarm | None, State]:
     """Alarm when the aggregate's norm is far from those of the last `window` rounds without an alarm.
 
