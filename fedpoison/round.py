@@ -20,7 +20,7 @@ from fedpoison.contract.vocabulary import PHASES, Record
 from fedpoison.defences.defence import Defence
 from fedpoison.defences.monitoring import Watch
 from fedpoison.defences.situation import Situation
-from fedpoison.measures.evaluation import Evaluator, RootProbe, Scores
+from fedpoison.measures.evaluation import Evaluator, Examiner, RootProbe, Scores
 from fedpoison.measures.rounds import by_group, detection, rejection_skew, spread_of, summary_of_norms
 from fedpoison.server import Server
 from fedpoison.types import ClientIds, Drill, Event, Layer, Params, Update, Updates, Verdict
@@ -67,6 +67,7 @@ class World:
     evaluator: Evaluator
     layers: tuple[Layer, ...] = ()
     probe: RootProbe | None = None
+    exams: Mapping[str, Examiner] = field(default_factory=dict)
     drills: Mapping[int, Drills] = field(default_factory=dict)
     cleaner: Cleaner | None = None
     monitors: tuple[Watch, ...] = ()
@@ -235,6 +236,7 @@ def _situation(state: State, world: World, ids: ClientIds, bad: Tensor, root: Up
         root_update=root,
         layers=world.layers,
         probe=world.probe.at(state.params) if world.probe else None,
+        exams=world.exams,
     )
 
 

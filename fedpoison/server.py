@@ -82,7 +82,7 @@ class Server(BaseModel):
         if not verdict.skipped:
             params, kept = self.step(situation.params, verdict.update, memory, self.rate(round, rounds))
             if torch.isfinite(params).all():
-                seen = watch(monitors, verdict, situation, watched)
+                seen = watch(monitors, verdict, situation, watched, params)
                 watched, verdict = seen.memory, replace(verdict, events=(*verdict.events, *seen.events))
                 if not seen.rollback:
                     return Served(

@@ -75,6 +75,24 @@ class Layer(NamedTuple):
     shape: tuple[int, ...]
 
 
+class Exam(NamedTuple):
+    """How a model does on some samples: their mean loss, the share of each class that is right, and their numbers."""
+
+    loss: float
+    right: Tensor
+    sizes: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """The share of all samples that is right."""
+        there = self.sizes > 0
+        return float((self.right * self.sizes)[there].sum() / self.sizes.sum())
+
+
+Series = Literal["norm", "median_norm", "root_accuracy", "root_loss", "validation_accuracy", "validation_loss"]
+"""What a server can watch from round to round: the norm of the aggregate, the median of the clients' norms, and how the
+model does on samples of the server's own. Test samples are the experimenter's, and no server has them."""
+
 Base = Callable[[Tensor, int], Tensor]
 """Another rule, for those that are built around one: (rows [m, d'], f) -> aggregate [d']."""
 Probe = Callable[[Tensor], tuple[float, float]]

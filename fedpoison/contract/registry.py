@@ -210,12 +210,20 @@ def sanitizer(
 
 
 @_with_parentheses
-def monitor(*, paper: str = "", source: str = "", evidence: str = "") -> Callable[[F], F]:
+def monitor(
+    *,
+    paper: str = "",
+    source: str = "",
+    evidence: str = "",
+    check: Callable[..., list[str]] | None = None,
+) -> Callable[[F], F]:
     """Enter a monitor: it is shown each round that was aggregated and returns an `Alarm`, or None.
 
     It sees what the server sees and never the truth. What is done on an alarm is the configuration's.
+    `check(samples, **options)` lists what it lacks where the server has these sets of samples, of "root" and
+    "validation".
     """
-    return _decorator("monitor", paper=paper, source=source, evidence=evidence)
+    return _decorator("monitor", paper=paper, source=source, evidence=evidence, check=check)
 
 
 @_with_parentheses

@@ -10,6 +10,7 @@ _SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "update_attack": {"harmless": ("n", "n_malicious", "benign")},
     "engine": {"bits": ()},
     "sanitizer": {"check": ()},
+    "monitor": {"check": ("samples",)},
     "data_attack": {"goal": (), "aim": ("images", "labels", "n_classes"), "check": ("n_classes",)},
 }
 """What traits that are functions are called with, besides all options by name."""

@@ -98,6 +98,16 @@ WORDS: dict[str, dict[str, Word]] = {
         "client_ids": _ROWS["client_ids"],
         "params": _ROUND["params"],
         "previous": _ROUND["previous"],
+        "reading": Word(
+            "str -> float",
+            "the round's value of a series: norm, median_norm, or root_ or validation_ accuracy or loss, after it",
+            "server",
+        ),
+        "recalls": Word(
+            "str -> ([classes], [classes]) float64",
+            "after the round, on root or validation: what share of each class is right (NaN of none), and its samples",
+            "server",
+        ),
         "state": Word("dict[str, Tensor]", "its memory, empty at first; return (alarm, state)", "memory"),
         "rng": Word("torch.Generator", "this monitor's stream in this round", "streams"),
     },

@@ -1,8 +1,9 @@
 """The monitors of a server: what they are shown, and what is done when they raise an alarm."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from fedpoison.contract.results import unpack
 from fedpoison.contract.words import supplied
 from fedpoison.defences.memory import ByStep
 from fedpoison.defences.situation import Situation
-from fedpoison.types import Alarm, Event, State, Verdict
+from fedpoison.types import Alarm, Event, Exam, Params, Series, State, Verdict
 
 Action = Literal["warn", "rollback"]
 
@@ -34,13 +35,25 @@ class Watched:
     memory: Mapping[str, Tensor]
 
 
-def watch(watches: Sequence[Watch], verdict: Verdict, situation: Situation, memory: Mapping[str, Tensor]) -> Watched:
-    """Show a round's verdict to all monitors. One that fails is an event and remembers what it did before."""
+def lacking(watches: Sequence[Watch], samples: Collection[str]) -> list[str]:
+    """What monitors lack where the server has these sets of samples of its own, of "root" and "validation"."""
+    steps = [watch.step for watch in watches if watch.step[0].check]
+    return [f"{entry.name}: {what}" for entry, options in steps for what in entry.tell("check", samples, **options)]
+
+
+def watch(
+    watches: Sequence[Watch], verdict: Verdict, situation: Situation, memory: Mapping[str, Tensor], after: Params
+) -> Watched:
+    """Show a round's verdict to all monitors, and what the model does that it would give, `after`.
+
+    One that fails is an event and remembers what it did before.
+    """
     memories, events, rollback = ByStep(memory), list[Event](), False
+    view = View(verdict, situation, after)
     for place, each in enumerate(watches):
         entry, name = each.step[0], f"monitor{place}"
         try:
-            alarm, kept = _look(each.step, verdict, situation, memories.of(name), place)
+            alarm, kept = _look(each.step, view, memories.of(name), place)
         except Exception as error:
             said = str(error) if isinstance(error, AlgorithmError) else f"{entry.name} fails with {in_words(error)}"
             events.append(Event("monitor_failed", detail=said))
@@ -54,8 +67,37 @@ def watch(watches: Sequence[Watch], verdict: Verdict, situation: Situation, memo
     return Watched(tuple(events), rollback, memories.whole)
 
 
-def _look(step: Step, verdict: Verdict, situation: Situation, memory: State, place: int) -> tuple[Alarm | None, State]:
-    entry, options = step
+class View:
+    """What a server sees of a round, as series and by classes; each set of samples is looked at once."""
+
+    def __init__(self, verdict: Verdict, situation: Situation, after: Params) -> None:
+        self.verdict, self.situation, self._after = verdict, situation, after
+        self._exam = cache(self._examined)
+
+    def _examined(self, samples: str) -> Exam:
+        if samples not in self.situation.exams:
+            raise AlgorithmError(f"the server has no {samples} samples of its own")
+        return self.situation.exams[samples](self._after)
+
+    def reading(self, series: str) -> float:
+        """The round's value of a series."""
+        if series == "norm":
+            return float(self.verdict.update.double().norm())
+        if series == "median_norm":
+            return float(self.verdict.norms[self.verdict.norms.isfinite()].double().quantile(0.5))
+        samples, _, what = series.partition("_")
+        if series not in get_args(Series):
+            raise AlgorithmError(f"there is no series {series!r}; there are {', '.join(get_args(Series))}")
+        return self._exam(samples).accuracy if what == "accuracy" else self._exam(samples).loss
+
+    def recalls(self, samples: str) -> tuple[Tensor, Tensor]:
+        """Of each class the share that is right, and how many samples there are."""
+        exam = self._exam(samples)
+        return exam.right.clone(), exam.sizes.clone()
+
+
+def _look(step: Step, view: View, memory: State, place: int) -> tuple[Alarm | None, State]:
+    (entry, options), verdict, situation = step, view.verdict, view.situation
     stream = situation.stream.of("monitor")._replace(client=place)
     makers: dict[str, Callable[[], Any]] = {
         "update": lambda: verdict.update,
@@ -65,6 +107,8 @@ def _look(step: Step, verdict: Verdict, situation: Situation, memory: State, pla
         "client_ids": lambda: situation.client_ids,
         "params": lambda: situation.params,
         "previous": lambda: situation.previous,
+        "reading": lambda: view.reading,
+        "recalls": lambda: view.recalls,
         "state": lambda: memory,
         "rng": stream.torch,
     }

@@ -19,6 +19,7 @@ from fedpoison.api import Named, chain, watched
 from fedpoison.common import parallel
 from fedpoison.common.seeding import Stream
 from fedpoison.contract.entry import in_words
+from fedpoison.defences.monitoring import lacking
 from fedpoison.defences.situation import Situation
 from fedpoison.engines.received import number, said
 from fedpoison.flower.arrays import Layout, Model
@@ -90,6 +91,8 @@ class RobustStrategy(FedAvg):
             raise ValueError("; ".join((*problems, "give min_train_nodes, the least number of clients in a round")))
         self._server, self._root, self._probe = server or Server(), root, probe
         self._monitors, self._statistics = tuple(map(watched, monitors)), tuple(statistics)
+        if missing := lacking(self._monitors, ()):
+            raise ValueError(f"{missing[0]}, which runs of an experiment have")
         self._file = None if memory is None else Path(memory)
         self._own_train, self._own_evaluate = (fedavg.get(f"{n}_metrics_aggr_fn") for n in ("train", "evaluate"))
         self.events: dict[int, list[Event]] = {}

@@ -21,7 +21,7 @@ from fedpoison.data import Dataset
 from fedpoison.measures.rounds import finite
 from fedpoison.models.vector import load
 from fedpoison.tasks.task import LearningTask, Measured
-from fedpoison.types import Event, Images, Labels, Params, Probe, Update
+from fedpoison.types import Event, Exam, Images, Labels, Params, Probe, Update
 
 _CHUNK = 500
 """Test samples a task: fixed, so that results do not depend on the number of threads."""
@@ -144,6 +144,24 @@ class RootProbe:
             return loss, float((~self._task.right(outputs, labels)).double().mean())
 
         return probe
+
+
+class Examiner:
+    """Samples of the server's own, by which it sees how the model does."""
+
+    def __init__(self, net: nn.Module, task: LearningTask, shard: Shard) -> None:
+        self._net, self._task, self._shard = copy.deepcopy(net).eval(), task, shard
+
+    def __call__(self, params: Params) -> Exam:
+        """How a model with these parameters does; the share that is right is NaN of a class without samples."""
+        load(self._net, params)
+        labels = self._shard.labels[self._shard.index]
+        outputs, loss = predict(self._net, self._task, self._shard.images, labels, self._shard.index)
+        sizes, right = (
+            torch.bincount(those, minlength=self._task.outputs).double()
+            for those in (labels, labels[self._task.right(outputs, labels)])
+        )
+        return Exam(loss, right / sizes, sizes)
 
 
 def predict(

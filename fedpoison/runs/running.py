@@ -66,7 +66,7 @@ class Job:
             done = [group.data and group.data.model_dump() for group in config.threat.each]
             parts.append([done, config.counts, config.threat.draw] if any(done) else None)
             parts.append(table["defence"]["aggregator"] if config.defence.chain.rule[0].check else None)
-            parts.append([step.name for step in config.defence.client.sanitize])
+            parts += [[step.name for step in config.defence.client.sanitize], table["defence"]["monitors"]]
             key = json.dumps(parts, sort_keys=True)
             if key in seen or self.folder(config).finished:
                 continue

@@ -23,7 +23,8 @@ from fedpoison.contract.component import Component
 from fedpoison.contract.entry import Step
 from fedpoison.contract.lookup import find
 from fedpoison.data import Dataset
-from fedpoison.measures.evaluation import Evaluator, RootProbe
+from fedpoison.defences.monitoring import lacking
+from fedpoison.measures.evaluation import Evaluator, Examiner, RootProbe
 from fedpoison.models import frozen
 from fedpoison.models.dropout import with_streams
 from fedpoison.models.inputs import Normalise
@@ -80,6 +81,11 @@ def build(config: Config) -> tuple[World, State]:
         for threat in threats
         if threat.training
     }
+    watches = tuple(watch.watch for watch in config.defence.monitors)
+    own = {"root": federation.root, "validation": federation.validation}
+    own = {name: shard for name, shard in own.items() if len(shard)}
+    if missing := lacking(watches, own):
+        raise ValueError("; ".join(missing))
     world = World(
         cleaner=_cleaner(config, net, front, federation),
         seed=config.seed,
@@ -103,7 +109,8 @@ def build(config: Config) -> tuple[World, State]:
         layers=layers_of(net),
         probe=RootProbe(net, dataset.task, federation.root) if data.root else None,
         drills=drills,
-        monitors=tuple(watch.watch for watch in config.defence.monitors),
+        monitors=watches,
+        exams={name: Examiner(net, dataset.task, shard) for name, shard in own.items()} if watches else {},
     )
     return world, State(round=0, params=params, previous=torch.zeros_like(params))
 

@@ -1,6 +1,7 @@
 """Mistakes in monitors and in what is done on an alarm."""
 
 MONITORS = "tests/defences/test_monitors.py"
+CHARTS = "tests/defences/test_charts.py"
 
 MUTANTS = (
     (
@@ -58,5 +59,68 @@ MUTANTS = (
         "except Exception as error:",
         "except ZeroDivisionError as error:",
         MONITORS,
+    ),
+    (
+        "the deviation is that of the whole population",
+        "defences/monitors/charts.py",
+        "float(first.std())",
+        "float(first.std(correction=0))",
+        CHARTS,
+    ),
+    (
+        "sums go on after an alarm",
+        "defences/monitors/charts.py",
+        '{off}: {wrong}"), kept',
+        '{off}: {wrong}"), kept | {name: torch.tensor(each) for name, each in sums.items()}',
+        CHARTS,
+    ),
+    (
+        "a value that is no number is learned from",
+        "defences/monitors/charts.py",
+        "if not math.isfinite(value):",
+        "if False:",
+        CHARTS,
+    ),
+    (
+        "sums of falls forget nothing below nought",
+        "defences/monitors/cusum.py",
+        'max(0.0, sums.get("down", 0.0) - z - k)',
+        'sums.get("down", 0.0) - z - k',
+        CHARTS,
+    ),
+    (
+        "the average's deviation is that of the long run",
+        "defences/monitors/ewma.py",
+        " * (1 - (1 - weight) ** (2 * t))",
+        "",
+        CHARTS,
+    ),
+    (
+        "the mean is that before the value",
+        "defences/monitors/page_hinkley.py",
+        'up, down = sums.get("up", 0.0) + z - mean - delta',
+        'up, down = sums.get("up", 0.0) + z - sums.get("mean", 0.0) - delta',
+        CHARTS,
+    ),
+    (
+        "an accuracy that falls by chance is an alarm",
+        "defences/monitors/per_class_drop.py",
+        "chance.clamp(min=drop)",
+        "drop",
+        CHARTS,
+    ),
+    (
+        "monitors see the model before the round",
+        "server.py",
+        "watch(monitors, verdict, situation, watched, params)",
+        "watch(monitors, verdict, situation, watched, situation.params)",
+        CHARTS,
+    ),
+    (
+        "what a monitor lacks is found out later",
+        "runs/world.py",
+        "if missing := lacking(watches, own):",
+        "if missing := lacking((), own):",
+        CHARTS,
     ),
 )

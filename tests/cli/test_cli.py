@@ -383,7 +383,7 @@ def test_nothing_is_both_there_and_left_out() -> None:
 
 def test_the_readme_has_the_generated_tables(call: Call) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    for kind in ("aggregators", "preaggregators", "attacks", "sanitizers", "losses"):
+    for kind in ("aggregators", "preaggregators", "attacks", "sanitizers", "losses", "monitors"):
         assert call("list", kind, "--markdown")[1] in readme, f"fedpoison list {kind} --markdown"
 
 

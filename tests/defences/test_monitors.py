@@ -27,6 +27,7 @@ from fedpoison.runs.happened import happened
 from fedpoison.runs.simulation import simulate
 from fedpoison.runs.world import build
 from fedpoison.server import Server
+from fedpoison.types import Exam
 
 ROOT = Path(__file__).parents[2]
 MONITORS = entries("monitor").values()
@@ -89,10 +90,17 @@ def test_norm_jump_suspects_whose_norms_are_far_from_the_others() -> None:
 # What every monitor owes
 
 
+def exam(params: Tensor) -> Exam:
+    """Of a model that is right as long as its parameters are not huge."""
+    right = 0.9 if params.norm() < 1e4 else 0.3
+    return Exam(1 - right, torch.full((3,), right).double(), torch.full((3,), 50.0).double())
+
+
 def situation(clients: int = 4, d: int = 5, **known: Any) -> Situation:
     stream, nothing = Stream(0, "defence", 1), torch.zeros(d)
     given = {"f": 1, "client_ids": torch.arange(clients) * 3, "sizes": torch.ones(clients).double(), "params": nothing}
-    return Situation(**{**given, "previous": nothing, "stream": stream, "state": {}, **known})
+    given |= {"previous": nothing, "stream": stream, "state": {}, "exams": {"validation": exam}}
+    return Situation(**{**given, **known})
 
 
 def rounds(clients: int, d: int, count: int) -> list[Tensor]:
@@ -120,7 +128,7 @@ def test_a_monitor_changes_nothing_fails_never_and_says_the_same_twice(entry: En
             known = situation(clients, d, stream=Stream(0, "defence", number))
             verdict = chain("mean")(huge * updates, known)
             before = verdict.update.clone(), verdict.norms.clone()
-            seen = watch(watches, verdict, known, memory)
+            seen = watch(watches, verdict, known, memory, known.params + verdict.update)
             assert torch.equal(verdict.update, before[0])
             assert torch.equal(verdict.norms, before[1])
             assert not [event for event in seen.events if event.what == "monitor_failed"]
@@ -306,4 +314,4 @@ def test_the_truth_is_no_word_of_a_monitor() -> None:
 
     assert not {"malicious", "n_malicious", "own", "benign"} & WORDS["monitor"].keys()
     verdict = chain("mean")(torch.ones(4, 5), situation())
-    assert watch((), verdict, replace(situation(), f=2), {}).events == ()
+    assert watch((), verdict, replace(situation(), f=2), {}, torch.zeros(5)).events == ()
