@@ -1,5 +1,6 @@
 """While the tests run, every annotation in the package is checked: shapes by jaxtyping, types by beartype."""
 
+import os
 from collections.abc import Iterator
 
 import checked
@@ -11,6 +12,14 @@ checked.install()
 
 def pytest_configure(config: pytest.Config) -> None:
     making.few = "not exhaustive" in config.option.markexpr
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """No test outlasts a power cut, and thousands of runs would wait; tests/runs holds when they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

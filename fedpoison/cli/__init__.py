@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import select
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from typing import IO
@@ -21,14 +22,31 @@ app = App(
     version=__version__,
     help="Federated learning under poisoning: run experiments, list what there is, look at results.",
     suppress_keyboard_interrupt=False,
-    help_epilogue="Exit codes: 0 done, 1 a run failed or a contract is broken, 2 the input is wrong, 130 interrupted.",
+    help_epilogue="Exit codes: 0 done, 1 a run failed or a contract is broken, 2 the input is wrong, 130 interrupted, "
+    "143 terminated.",
 )
+
+
+class _Ended(KeyboardInterrupt):
+    """A signal that asks to end was received; it is answered as Ctrl-C is."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.code = 128 + number
+
+
+def _end(number: int, frame: object) -> None:
+    raise _Ended(number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a user's mistake gives sentences, not a traceback."""
     if arguments is None:  # a process of its own
         atexit.register(_leave)
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number and signal.getsignal(number) == signal.SIG_DFL:  # nohup has them ignored
+                signal.signal(number, _end)
         for stream in (sys.stdout, sys.stderr):  # a locale may lack what is printed
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")
@@ -38,9 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CycloptsError as error:
         errors.print(f"fedpoison: {error}", markup=False)
         return 2
-    except KeyboardInterrupt:
-        errors.print("interrupted; the same command goes on from here")
-        return 130
+    except KeyboardInterrupt as interrupt:
+        with contextlib.suppress(OSError):  # after a hangup nobody may be there to read it
+            errors.print("interrupted; the same command goes on from here")
+        return interrupt.code if isinstance(interrupt, _Ended) else 130
     except ConfigError as error:
         for problem in error.problems:
             errors.print(f"fedpoison: {problem}", markup=False)
@@ -49,9 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors.print(f"fedpoison: {error}", markup=False)
         return 2
     except RunError as error:
-        for folder, why in error.failures.items():
-            traceback = " (the traceback is in its error.txt)" if (folder / "error.txt").is_file() else ""
-            errors.print(f"fedpoison: {folder} failed: {why}{traceback}", markup=False)
+        for line in error.sentences():
+            errors.print(f"fedpoison: {line}", markup=False)
         return 1
     except (BusyError, FetchError, OSError) as error:
         if isinstance(error, BrokenPipeError) and _is_unread():  # by `print`: who read it has enough

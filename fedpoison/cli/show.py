@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fedpoison.cli import app, output, say
+from fedpoison.cli import app, error_output, output, say
 from fedpoison.common.dotted import flatten, shown
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def show(
     runs = Runs.read([run], only or ())
     if as_json:
         print(json.dumps([_plain(told) for told in runs.runs], indent=1))
+        say(runs.left_out, error_output())
         return
     if len(runs) == 1:
         _show(runs.runs[0], console)
@@ -63,7 +64,7 @@ def _show(run: "Told", console: "Console") -> None:
     from fedpoison.measures.metrics import QUALITY
 
     records, labels = run.folder.records(), run.labels
-    state = "finished" if run.folder.finished else f"cut after round {len(records)}"
+    state = "finished" if run.folder.ended else f"cut after round {len(records)}"
     rounds = f"{len(records)} of {run.config['rounds']} rounds"
     told = f"{labels['rule']} against {labels['attack']}, seed {run.config['seed']}: {state} ({rounds})"
     console.print(told, markup=False, soft_wrap=True)
@@ -101,4 +102,4 @@ def _plain(run: "Told") -> dict[str, Any]:
     records, folder = run.folder.records(), run.folder
     described = {"labels": run.labels, "config": run.config}
     said = {"last": records[-1] if records else None, "remarks": happened([folder])}
-    return {"run": str(folder.path), "finished": folder.finished, **described, **said}
+    return {"run": str(folder.path), "finished": folder.ended, **described, **said}

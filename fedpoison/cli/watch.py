@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fedpoison.cli import app, output
+from fedpoison.cli import app, error_output, output
+from fedpoison.common.errors import WatchError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,12 +47,12 @@ def watch(
     from rich.console import Group
     from rich.live import Live
 
-    from fedpoison.runs.watching import look
-
     console = output()
+    for problem in _look(results)[1]:
+        error_output().print(f"fedpoison: {problem}", markup=False)
     if as_json or not console.is_terminal:
         while True:
-            sweeps = [look(folder) for folder in results]
+            sweeps, _ = _look(results)
             for sweep in sweeps:
                 print(json.dumps(sweep.as_dict()) if as_json else _line(sweep), flush=True)
             if once or all(sweep.over for sweep in sweeps):
@@ -59,15 +60,32 @@ def watch(
             time.sleep(_PERIOD)
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            sweeps = [look(folder) for folder in results]
+            sweeps, _ = _look(results)
             live.update(Group(*map(_table, sweeps)), refresh=True)
             if once or all(sweep.over for sweep in sweeps):
                 return
             time.sleep(_PERIOD)
 
 
+def _look(folders: list[Path]) -> tuple[list["Sweep"], list[str]]:
+    """The sweeps that can be seen, and why others cannot; WatchError if none can."""
+    from fedpoison.runs.watching import look
+
+    found, problems = [], []
+    for folder in folders:
+        try:
+            found.append(look(folder))
+        except WatchError as error:
+            problems.append(str(error))
+    if not found:
+        raise WatchError("; ".join(problems))
+    return found, problems
+
+
 def _line(sweep: "Sweep") -> str:
-    states = ", ".join(f"{sweep.count(state)} {state}" for state in ("finished", "running", "waiting", "failed"))
+    usual = ("finished", "running", "waiting", "failed")
+    counts = [(sweep.count(state), state) for state in (*usual, "damaged")]
+    states = ", ".join(f"{count} {state}" for count, state in counts if count or state in usual)
     done, rounds = (sum(getattr(run, name) for run in sweep.runs) for name in ("done", "rounds"))
     left = sweep.seconds_left
     when = "" if left is None or sweep.over else f", about {left:.0f} s left"

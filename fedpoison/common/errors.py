@@ -39,12 +39,28 @@ class BusyError(RuntimeError):
     """Another process is at work in this run's folder."""
 
 
+class DamagedError(ValueError):
+    """A file of a run is not what was written; the sentence names it."""
+
+
+LEFT = "it is left to another process, which is at it"
+"""Why a run was not made that is somebody else's."""
+
+
 class RunError(RuntimeError):
     """Some runs of an experiment failed; the others are finished."""
 
     def __init__(self, failures: Mapping[Path, str]) -> None:
         self.failures = failures
         super().__init__("\n".join(f"{folder}: {why}" for folder, why in failures.items()))
+
+    def sentences(self) -> list[str]:
+        """A line a run, and where its traceback is, if there is one."""
+        said = []
+        for folder, why in self.failures.items():
+            traceback = " (the traceback is in its error.txt)" if (folder / "error.txt").is_file() else ""
+            said.append(f"{folder}: {why}" if why == LEFT else f"{folder} failed: {why}{traceback}")
+        return said
 
 
 class FetchError(RuntimeError):

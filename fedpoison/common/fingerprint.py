@@ -1,4 +1,4 @@
-"""What a user's file holds, as a digest: runs are told apart by it and not by where it lies."""
+"""What a file holds, as a digest: runs are told apart by that of a user's file, and hold their own to theirs."""
 
 import hashlib
 from functools import lru_cache
@@ -16,12 +16,22 @@ def fingerprint(place: str) -> str:
         return place
     whole = hashlib.sha256()
     for file in files:
-        known = file.stat()
-        whole.update(f"{file.relative_to(path)} {_digest(file, known.st_mtime_ns, known.st_size)}\n".encode())
+        whole.update(f"{file.relative_to(path)} {digest(file)}\n".encode())
     return whole.hexdigest()
+
+
+def digest(file: Path) -> str:
+    """The sha256 of a file, which is read again only when its size or time of change is another."""
+    known = file.stat()
+    return _digest(file, known.st_mtime_ns, known.st_size)
 
 
 @lru_cache(maxsize=4096)
 def _digest(file: Path, changed: int, size: int) -> str:
+    return fresh_digest(file)
+
+
+def fresh_digest(file: Path) -> str:
+    """The sha256 of a file that was just written."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

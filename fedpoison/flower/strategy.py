@@ -24,7 +24,7 @@ from fedpoison.defences.situation import Situation
 from fedpoison.engines.received import number, said
 from fedpoison.flower.arrays import Layout, Model
 from fedpoison.round import State
-from fedpoison.runs.records import load_state, save_state
+from fedpoison.runs.checkpoints import load_state, save_state
 from fedpoison.server import Served, Server
 from fedpoison.types import Event, Params, Probe, Update, Verdict
 

@@ -36,7 +36,7 @@ def _order(run: Told, title: str) -> tuple[str, bool, str, int]:
 
 def _state(run: Told) -> str:
     done, rounds = len(run.folder.records()), run.config["rounds"]
-    if run.folder.finished:
+    if run.folder.ended:
         return str(rounds)
     failed = (run.folder.path / "error.txt").is_file()
     return f"{done} of {rounds}, {'failed' if failed else 'cut'}"

@@ -115,8 +115,11 @@ def pivot(
     `at`: "last"; "best", the round with the highest validation accuracy, the first of them; "best_auc" or the like, by
     another metric of validation; "last5" or the like, the mean of the last five evaluations; or a round's number.
     ConfigError for an unknown key or metric, for what was not measured, and for runs that fall into one cell though
-    they differ in more than the seed. `tuned`: each rule has settings of its own, so these may differ.
+    they differ in more than the seed.
+    Runs that are not finished are left out, unless `at` is a number. `tuned`: each rule has settings of its own, so
+    these may differ.
     """
+    runs = runs if at.isdigit() else runs.finished()  # the last round of one that was cut is no other's last
     usual = not rows and not columns
     compared = usual or any(key == "attack" or key.startswith("threat.") for key in (*rows, *columns))
     frame = runs.rows() if compared else without_references(runs)

@@ -46,6 +46,8 @@ class Progress:
     def watch(self, number: int, record: Record) -> None:
         """Take note of a run's next record."""
         config = self._configs[number]
+        if record["round"] <= config.rounds - self._left[number]:  # it was told of by the process that was at it before
+            return
         if self._left[number] == config.rounds:
             self._started[number] = time.perf_counter()
         self._left[number] -= 1

@@ -6,4 +6,4 @@ from fedpoison.runs.happened import happened
 
 def remarks(runs: Runs) -> list[str]:
     """Lines that go under every table and figure of these runs."""
-    return [*runs.left_out, *happened(runs.folders)]
+    return [*runs.left_out, *runs.unfinished(), *happened(runs.folders)]

@@ -1,6 +1,7 @@
 """Run folders as one data frame: a row a round."""
 
 import json
+import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,16 +38,21 @@ class Runs:
 
         Of a user's file that was edited only the last version is taken, and `left_out` counts the others. `only`:
         key=value, or rule=…, attack=…; a run must have, for each key, one of the values. With rule=mine.py:mine@1 an
-        earlier version is taken, with @all every one.
+        earlier version is taken, with @all every one. Runs with damaged files are left out, which is said there too.
         """
         found: list[Path] = []
         for path in map(Path, paths):
-            inside = sorted(p.parent for p in path.rglob("run.json")) if path.is_dir() else []
+            inside = _runs_below(path)
             if not inside:
                 raise ConfigError([f"there is no run in {path}"])
             found += inside
-        kept, left_out = told([RunFiles(p) for p in dict.fromkeys(p.resolve() for p in found)], only)
-        return cls(tuple(kept), tuple(left_out))
+        folders = [RunFiles(path) for path in dict.fromkeys(path.resolve() for path in found)]
+        damages = {folder: why for folder in folders if (why := folder.damage())}
+        said = [_damaged(list(damages.values()))] if damages else []
+        if len(damages) == len(folders):
+            raise ConfigError(said)
+        kept, left_out = told([folder for folder in folders if folder not in damages], only)
+        return cls(tuple(kept), (*said, *left_out))
 
     def __len__(self) -> int:
         return len(self.runs)
@@ -61,6 +67,24 @@ class Runs:
         """Where the runs' files are."""
         return tuple(run.folder for run in self.runs)
 
+    def finished(self) -> "Runs":
+        """Those that came to their end; ConfigError where there is none."""
+        cut = [run for run in self.runs if not run.folder.ended]
+        if not cut:
+            return self
+        came = _came(cut)
+        if len(cut) == len(self):
+            raise ConfigError([f"none of these runs is finished ({came}); --at 1 shows that round of each"])
+        verb = "is not finished and" if len(cut) == 1 else "are not finished and"
+        said = f"{len(cut)} of {len(self)} runs {verb} left out ({came})"
+        return Runs(tuple(run for run in self.runs if run.folder.ended), (*self.left_out, said))
+
+    def unfinished(self) -> list[str]:
+        """A sentence on those that have not come to their end, if there are any."""
+        cut = [run for run in self.runs if not run.folder.ended]
+        verb = "is" if len(cut) == 1 else "are"
+        return [f"{len(cut)} of {len(self)} runs {verb} not finished ({_came(cut)})"] if cut else []
+
     def frame(self) -> pl.DataFrame:
         """A row a round: run, name, seed, rule, attack, round, accuracy, loss, asr, …
 
@@ -71,7 +95,7 @@ class Runs:
         clean run learned nothing or this one's attack never came. What happened to the runs that no number shows is
         warned of.
         """
-        for sentence in happened(self.folders):
+        for sentence in (*self.unfinished(), *happened(self.folders)):
             warnings.warn(sentence, stacklevel=2)
         return self.rows()
 
@@ -85,7 +109,8 @@ class Runs:
             folder, labels = run.folder, run.labels
             clean = folder.path.parent / labels["clean"] if labels["clean"] else folder.path
             if clean not in clean_records:
-                clean_records[clean] = {record["round"]: record for record in RunFiles(clean).records()}
+                sound = [] if RunFiles(clean).damage() else RunFiles(clean).records()
+                clean_records[clean] = {record["round"]: record for record in sound}
             head = {
                 "run": folder.path.name,
                 "name": keys["name"],
@@ -136,6 +161,30 @@ def load(*paths: Path | str, only: Sequence[str] = ()) -> Runs:
     for sentence in runs.left_out:
         warnings.warn(sentence, stacklevel=2)
     return runs
+
+
+def _runs_below(path: Path) -> list[Path]:
+    """The folders of runs at or below a path: they have labels or rounds, and are described, or were."""
+    found = []
+    for place, folders, files in os.walk(path):
+        there = {*folders, *files}
+        if there & {"run.json", "rounds.jsonl"} and there & {"run.json", "config.toml"}:
+            found.append(Path(place))
+    return sorted(found)
+
+
+def _damaged(sentences: Sequence[str]) -> str:
+    """What is said of runs that are damaged, by what is known of each."""
+    count, more = len(sentences), len(sentences) - 3
+    which = "; ".join([*sentences[:3], *([f"and {more} more"] if more > 0 else [])])
+    what = "1 run is damaged and left out" if count == 1 else f"{count} runs are damaged and left out"
+    whose, makes = ("its folder", "makes it") if count == 1 else ("their folders", "makes them")
+    return f"{what} ({which}): the command that made {'it' if count == 1 else 'them'} {makes} again, or delete {whose}"
+
+
+def _came(runs: Sequence[Told]) -> str:
+    """How far unfinished runs came."""
+    return ", ".join(dict.fromkeys(f"round {len(run.folder.records())} of {run.config['rounds']}" for run in runs))
 
 
 def durability(records: Sequence[Record], schedule: Schedule | None) -> tuple[int | None, bool]:

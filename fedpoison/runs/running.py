@@ -4,7 +4,7 @@ import json
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -13,15 +13,16 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, Literal
 
+from fedpoison.common import lifeline
 from fedpoison.common.dotted import flatten, titles
-from fedpoison.common.errors import BusyError, ConfigError, RunError
+from fedpoison.common.errors import LEFT, BusyError, ConfigError, DamagedError, RunError
 from fedpoison.common.parallel import available_cores
 from fedpoison.config.config import Config, parse
 from fedpoison.config.sweep import Experiment, load
 from fedpoison.contract.blame import told
 from fedpoison.contract.vocabulary import Record
 from fedpoison.engines.cluster import ClusterPool
-from fedpoison.runs.files import replace_file
+from fedpoison.runs.files import Tail, replace_file
 from fedpoison.runs.foreseen import foreseen, unchanged
 from fedpoison.runs.frame import Runs
 from fedpoison.runs.records import RunFolder
@@ -124,7 +125,13 @@ class Job:
             self._announce(cluster.size)
             return _on_cluster(self, watch, cluster)
         self._announce(jobs)
-        return _in_turn(self, watch) if jobs == 1 else _in_processes(self, watch, jobs)
+        failures = _in_turn(self, watch) if jobs == 1 else _in_processes(self, watch, jobs)
+        for number, config in enumerate(self.configs):  # what another process was at may be done by now
+            path = self.folder(config).path
+            if failures.get(path) == LEFT:
+                del failures[path]
+                failures |= _in_turn(self, watch, [number])
+        return failures
 
 
 def run(
@@ -147,9 +154,10 @@ def run(
     return Runs.read([job.folder(config).path for config in job.configs])
 
 
-def _in_turn(job: Job, watch: Watcher) -> dict[Path, str]:
+def _in_turn(job: Job, watch: Watcher, numbers: Iterable[int] | None = None) -> dict[Path, str]:
     failures = {}
-    for number, config in enumerate(job.configs):
+    for number in range(len(job.configs)) if numbers is None else numbers:
+        config = job.configs[number]
         why = _attempt(job, config, lambda record, number=number: watch(number, record))
         if why:
             failures[job.folder(config).path] = why
@@ -159,7 +167,9 @@ def _in_turn(job: Job, watch: Watcher) -> dict[Path, str]:
 def _attempt(job: Job, config: Config, report: Callable[[Record], None]) -> str | None:
     try:
         simulate(config, job.out, report)
-    except BusyError as error:
+    except BusyError:
+        return LEFT
+    except DamagedError as error:
         return str(error)
     except (Exception, SystemExit) as error:
         with suppress(OSError):  # if the folder itself is the trouble, the message has to do
@@ -170,28 +180,29 @@ def _attempt(job: Job, config: Config, report: Callable[[Record], None]) -> str 
 
 
 def _in_processes(job: Job, watch: Watcher, jobs: int) -> dict[Path, str]:
-    seen = [0] * len(job.configs)  # records that were handed on
-    failures, lost = _in_pool(job, watch, jobs, range(len(job.configs)), seen)
+    tails = [Tail(job.folder(config)) for config in job.configs]
+    failures, lost = _in_pool(job, watch, jobs, range(len(job.configs)), tails)
     for number in lost:  # a process died and took its pool along: one at a time shows whose run it was
-        more, died = _in_pool(job, watch, 1, [number], seen)
+        more, died = _in_pool(job, watch, 1, [number], tails)
         failures |= more | {job.folder(job.configs[n]).path: "its process died" for n in died}
     return failures
 
 
 def _in_pool(
-    job: Job, watch: Watcher, jobs: int, numbers: Iterable[int], seen: list[int]
+    job: Job, watch: Watcher, jobs: int, numbers: Iterable[int], tails: Sequence[Tail]
 ) -> tuple[dict[Path, str], list[int]]:
     """Make the runs of these numbers; what failed and why, and the runs whose pool broke."""
     share = max(1, available_cores() // jobs)
     others = set(active_children())
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=lifeline.hold) as pool:
         try:
             waiting = {}
-            for number in numbers:
-                table = {"workers": share, **job.configs[number].table()}
-                made = pool.submit(_elsewhere, table, job.configs[number].hash, job.experiment.folder, job.out)
-                waiting[made] = number
-            return _await(job, waiting, watch, seen)
+            with lifeline.deaf_children():
+                for number in numbers:
+                    table = {"workers": share, **job.configs[number].table()}
+                    made = pool.submit(_elsewhere, table, job.configs[number].hash, job.experiment.folder, job.out)
+                    waiting[made] = number
+            return _await(job, waiting, watch, tails)
         except BaseException:  # an interrupt: leaving the pool would wait for all runs
             pool.shutdown(wait=False, cancel_futures=True)
             for child in set(active_children()) - others:
@@ -205,7 +216,7 @@ def _on_cluster(job: Job, watch: Watcher, cluster: ClusterPool) -> dict[Path, st
     waiting = {}
     for number, config in enumerate(job.configs):
         waiting[cluster.submit(_elsewhere, {**config.table(), "workers": 1}, config.hash, folder, out)] = number
-    failures, _ = _await(job, waiting, watch, [0] * len(job.configs))
+    failures, _ = _await(job, waiting, watch, [Tail(job.folder(config)) for config in job.configs])
     for config in job.configs:
         kept = job.folder(config)
         if not kept.finished and kept.path not in failures:
@@ -214,7 +225,7 @@ def _on_cluster(job: Job, watch: Watcher, cluster: ClusterPool) -> dict[Path, st
 
 
 def _await(
-    job: Job, waiting: dict[Future[str | None], int], watch: Watcher, seen: list[int]
+    job: Job, waiting: dict[Future[str | None], int], watch: Watcher, tails: Sequence[Tail]
 ) -> tuple[dict[Path, str], list[int]]:
     """Hand on what the other processes write, until they are done."""
     failures: dict[Path, str] = {}
@@ -223,10 +234,8 @@ def _await(
         time.sleep(0.2)
         for future, number in list(waiting.items()):
             done, folder = future.done(), job.folder(job.configs[number])
-            records = folder.records()
-            for record in records[seen[number] :]:
+            for record in tails[number].new():
                 watch(number, record)
-            seen[number] = max(seen[number], len(records))
             if done:
                 del waiting[future]
                 error = future.exception()

@@ -2,16 +2,19 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from fedpoison.common import parallel
+from fedpoison.common.errors import DamagedError
 from fedpoison.common.seeding import settings_kept
 from fedpoison.config.config import Config
 from fedpoison.contract import usercode
 from fedpoison.contract.vocabulary import Record
 from fedpoison.round import State, play
-from fedpoison.runs.records import RunFolder, load_params
+from fedpoison.runs.checkpoints import load_params
+from fedpoison.runs.records import RunFolder
 from fedpoison.runs.world import build
 from fedpoison.types import Event
 
@@ -21,12 +24,13 @@ EDITED = "a file of yours was edited since the experiment began: run it again"
 def simulate(config: Config, out: Path, report: Callable[[Record], None] = lambda record: None) -> RunFolder:
     """Run one configuration in `out/<name>/<hash>`; a finished run is left alone, a cut one is taken up.
 
+    What is damaged is made again: a description from the configuration, results from the first round, with an event.
     `report` gets every record, also those that were written before.
     """
     folder = RunFolder(out / config.name / config.hash)
     if not folder.finished:
         with folder.locked(), parallel.using(config.workers):
-            if not folder.finished:  # another process may have finished it meanwhile
+            if not folder.finished and not folder.mend(config.table(), config.labels()):
                 return _play_rounds(folder, config, report, out)
     folder.touch()
     for record in folder.records():
@@ -39,27 +43,39 @@ def _play_rounds(folder: RunFolder, config: Config, report: Callable[[Record], N
     world, state = build(config)
     if config.hash != folder.path.name:
         raise ValueError(EDITED)
-    state = folder.resume() or _begin(folder, config, state, out)
-    changes = folder.describe(config.table(), config.labels())
+    (folder.path / "error.txt").unlink(missing_ok=True)
+    taken, events = _take_up(folder)
+    state = taken or _begin(folder, config, state, out)
+    if changes := folder.describe(config.table(), config.labels()):
+        events.append(Event("resumed", detail=changes))
     for record in folder.records():
         report(record)
     try:
         while state.round < config.rounds:
             with settings_kept():  # a user's net may change them
                 state, record = play(state, world)
-            if changes:
-                record["events"].insert(0, Event("resumed", detail=changes).as_dict())
-                changes = ""
+            record["events"][:0] = [event.as_dict() for event in events]
+            events = []
             if state.round == config.rounds:
                 record["events"] += [event.as_dict() for event in _uncounted(config, there)]
             folder.append(record, state)
             report(record)
     except BaseException:
-        if state.round > config.warm_rounds:
-            folder.save(state)
+        with suppress(OSError):  # a full disk is what was raised already, or is nothing to an interrupt
+            folder.save_last()
         raise
     folder.finish(state.params)
     return folder
+
+
+def _take_up(folder: RunFolder) -> tuple[State | None, list[Event]]:
+    """The state to go on from, if there is one, and what is to be said of files that were damaged."""
+    try:
+        state = folder.resume()
+        return state, [Event("damaged", detail=f"{folder.cut_off}: cut off")] if folder.cut_off else []
+    except DamagedError as error:
+        folder.clear()
+        return None, [Event("damaged", detail=f"{error}; the run was made again from its start")]
 
 
 def _uncounted(config: Config, before: set[str]) -> list[Event]:

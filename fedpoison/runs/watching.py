@@ -4,9 +4,13 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fedpoison.common.errors import WatchError
+from fedpoison.runs.files import RunFiles
+
+State = Literal["finished", "running", "waiting", "failed", "damaged"]
+STATES = get_args(State)
 
 
 @dataclass(frozen=True)
@@ -14,7 +18,7 @@ class Seen:
     """One run: where it is, and what its last line says."""
 
     name: str
-    state: Literal["finished", "running", "waiting", "failed"]
+    state: State
     done: int
     rounds: int
     record: dict[str, Any] | None
@@ -47,10 +51,9 @@ class Sweep:
 
     def as_dict(self) -> dict[str, Any]:
         """For machines."""
-        states = ("finished", "running", "waiting", "failed")
         return {
             "name": self.name,
-            **{state: self.count(state) for state in states},
+            **{state: self.count(state) for state in STATES},
             "rounds": sum(run.rounds for run in self.runs),
             "rounds_done": sum(run.done for run in self.runs),
             "seconds_left": self.seconds_left,
@@ -62,27 +65,30 @@ def look(folder: Path) -> Sweep:
     """Read an experiment's folder; WatchError where no experiment was started."""
     try:
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        seen = [
+            _look_at(folder / str(run["hash"]), run["name"], run["rounds"], plan["started"]) for run in plan["runs"]
+        ]
+        runs, played = tuple(run for run, _ in seen), sum(since for _, since in seen)
+        return Sweep(folder.name, plan["started"], runs, played)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise WatchError(f"{folder} has no readable plan.json: no experiment was started there ({reason})") from error
-    runs, played = [], 0
-    for run in plan["runs"]:
-        seen, since = _look_at(folder / run["hash"], run, plan["started"])
-        runs.append(seen)
-        played += since
-    return Sweep(folder.name, plan["started"], tuple(runs), played)
 
 
-def _look_at(path: Path, run: dict[str, Any], began: float) -> tuple[Seen, int]:
+def _look_at(path: Path, name: str, planned: int, began: float) -> tuple[Seen, int]:
     """The run, and how many of its rounds were written since `began` as far as the files tell."""
+    folder, error = RunFiles(path), path / "error.txt"
     rounds = path / "rounds.jsonl"
-    lines = rounds.read_bytes().splitlines(keepends=True) if rounds.is_file() else []
-    whole = [line for line in lines if line.endswith(b"\n")]
+    whole = [line for line in folder.log().splitlines(keepends=True) if line.endswith(b"\n")]
     fresh = rounds.is_file() and rounds.stat().st_mtime >= began
-    state: Literal["finished", "running", "waiting", "failed"] = "running" if fresh else "waiting"
-    if (path / "model.safetensors").is_file():
-        state = "finished"
-    elif (path / "error.txt").is_file() and (path / "error.txt").stat().st_mtime >= began:
+    state: State = "running" if fresh else "waiting"
+    if folder.ended:
+        state = "damaged" if folder.damage() else "finished"
+    elif error.is_file() and error.stat().st_mtime >= began:
         state = "failed"
-    record = json.loads(whole[-1]) if whole else None
-    return Seen(run["name"], state, len(whole), run["rounds"], record), len(whole) if fresh else 0
+    try:  # the last line only, for this is asked every second
+        record = dict(json.loads(whole[-1])) if whole else None
+    except (ValueError, TypeError):
+        state, record = "damaged", None
+    done = 0 if state == "damaged" else len(whole)
+    return Seen(name, state, done, planned, record), done if fresh else 0

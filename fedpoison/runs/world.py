@@ -30,8 +30,8 @@ from fedpoison.models.dropout import with_streams
 from fedpoison.models.inputs import Normalise
 from fedpoison.models.vector import check_net, flatten, layers_of, load
 from fedpoison.round import State, World
+from fedpoison.runs.checkpoints import load_params
 from fedpoison.runs.reckoning import check_memory
-from fedpoison.runs.records import load_params
 from fedpoison.types import Params
 
 

@@ -346,12 +346,12 @@ MUTANTS = [
     ("the seed is forgotten by streams", "common/seeding.py", "[self.seed, PURPOSES", "[0, PURPOSES", SEEDING),
     (
         "a resumed run starts without its memory",
-        "runs/records.py",
+        "runs/checkpoints.py",
         "memories=memories, **own)",
         'memories=memories, params=own["params"], previous=torch.zeros_like(own["params"]))',
         f"{RECORDS} {RUNNING}",
     ),
-    ("lines beyond the checkpoint stay", "runs/records.py", "if len(written) > done:", "if False:", RECORDS),
+    ("lines beyond the checkpoint stay", "runs/records.py", "if end < len(log):", "if False:", RECORDS),
     (
         "two settings share a folder",
         "config/config.py",

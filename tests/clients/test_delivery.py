@@ -13,7 +13,7 @@ from fedpoison.common.seeding import Stream
 from fedpoison.config.config import parse
 from fedpoison.contract.vocabulary import Record
 from fedpoison.round import State, World, play
-from fedpoison.runs.records import load_state, save_state
+from fedpoison.runs.checkpoints import load_state, save_state
 from fedpoison.runs.world import build
 
 PARAMS = torch.zeros(2)

@@ -51,7 +51,8 @@ def written(folder: Path, rounds: Sequence[Sequence[dict[str, Any]]], **record: 
     folder.mkdir()
     (folder / "config.toml").write_text(tomli_w.dumps({"name": "w"}))
     (folder / "run.json").write_text(json.dumps({"rule": "mean", "attack": record.pop("attack", "alie")}))
-    records = [{"malicious": [1, 2], "skipped": False, **record, "events": events} for events in rounds]
+    plain = {"malicious": [1, 2], "skipped": False, **record}
+    records = [{"round": number, **plain, "events": events} for number, events in enumerate(rounds, start=1)]
     (folder / "rounds.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return RunFiles(folder)
 

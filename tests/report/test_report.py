@@ -1,7 +1,6 @@
 """Frames, tables and figures: what is one line, what shares a panel, and whether it can be read."""
 
 import colorsys
-import json
 import warnings
 from collections.abc import Iterator
 from importlib.resources import files
@@ -12,6 +11,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import polars as pl
 import pytest
+from making import put_records
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -79,10 +79,10 @@ def test_a_profile_says_where_the_rounds_time_went(tmp_path: Path) -> None:
     runs = made(tmp_path, seeds=[0, 1], sweep={"defence.aggregator": ["mean", "median"]})
     for folder in runs.folders:
         slow = "median" in (folder.path / "config.toml").read_text()
-        records = [json.loads(line) for line in (folder.path / "rounds.jsonl").read_text().splitlines()]
+        records = folder.records()
         for record in records:
             record["seconds"] = {"train": 0.006, "attack": 0.0, "defence": 0.014 if slow else 0.002, "evaluate": 0.0}
-        (folder.path / "rounds.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        put_records(folder.path, records)
     table = timing(runs)
     assert [column.header for column in table.columns][1:] == [
         "train",

@@ -1,6 +1,7 @@
 """A run's folder: what a kill at any moment leaves behind, and how it is taken up."""
 
 import ast
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -15,7 +16,10 @@ import fedpoison
 from fedpoison.common.errors import BusyError
 from fedpoison.round import State
 from fedpoison.runs import records
-from fedpoison.runs.records import RunFolder, environment, load_state, save_state
+from fedpoison.runs.checkpoints import load_state, save_state
+from fedpoison.runs.files import DESCRIPTION, RESULTS
+from fedpoison.runs.records import RunFolder, environment
+from fedpoison.runs.sealing import seal, sound_lines
 
 PACKAGE = Path(fedpoison.__file__).parent
 
@@ -40,9 +44,15 @@ def written(folder: Path, rounds: int) -> RunFolder:
     """A run that was cut after some rounds."""
     run = RunFolder(folder)
     folder.mkdir(exist_ok=True)
+    run.describe({"name": "t", "seed": 0, "rounds": rounds}, {"rule": "mean", "attack": "none"})
     for number in range(1, rounds + 1):
         run.append({"round": number, "accuracy": number / 10}, state(number))
     return run
+
+
+def sealed(run: RunFolder) -> str:
+    """The checksum of the last line."""
+    return [*sound_lines(run.log())][-1].check
 
 
 def numbers(run: RunFolder) -> list[int]:
@@ -69,7 +79,7 @@ def test_checkpoints_take_a_tenth_of_the_time(
     """A clock that a round moves by 1 and a checkpoint by 2: the first round is saved, then every eighteenth."""
     now, saved = [0.0], []
 
-    def save(path: Path, given: State) -> None:
+    def save(path: Path, given: State, check: str) -> None:
         now[0] += 2.0
         saved.append(given.round)
 
@@ -140,14 +150,14 @@ def test_lines_before_the_first_checkpoint_are_cut(tmp_path: Path) -> None:
 def test_missing_lines_are_refused_with_a_sentence(left: bytes, tmp_path: Path) -> None:
     run = written(tmp_path, 3)
     (tmp_path / "rounds.jsonl").write_bytes(left)
-    with pytest.raises(ValueError, match=r"rounds\.jsonl has \d rounds and the checkpoint is of round 3: delete"):
+    with pytest.raises(ValueError, match=r"rounds\.jsonl has \d sound rounds and the checkpoint is of round 3"):
         run.resume()
 
 
 def test_a_missing_file_of_rounds_is_refused_with_a_sentence(tmp_path: Path) -> None:
     run = written(tmp_path, 3)
     (tmp_path / "rounds.jsonl").unlink()
-    with pytest.raises(ValueError, match=r"has 0 rounds and the checkpoint is of round 3"):
+    with pytest.raises(ValueError, match=r"has 0 sound rounds and the checkpoint is of round 3"):
         run.resume()
 
 
@@ -156,7 +166,8 @@ def test_what_json_has_no_number_for_is_never_written(tmp_path: Path) -> None:
     for value in (float("nan"), float("inf"), -float("inf")):
         with pytest.raises(ValueError, match="JSON"):
             run.append({"round": 2, "loss": value}, state(2))
-    assert (tmp_path / "rounds.jsonl").read_text() == '{"round": 1, "accuracy": 0.1}\n'
+    assert run.records() == [{"round": 1, "accuracy": 0.1}]
+    assert run.log().count(b"\n") == 1
     assert load_state(tmp_path / "checkpoint.safetensors").round == 1
 
 
@@ -166,7 +177,10 @@ def test_a_finished_run_has_a_model_and_no_checkpoint(tmp_path: Path) -> None:
     run.finish(torch.ones(6))
     assert run.finished
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"rounds.jsonl", "model.safetensors"}
+    assert left == {*DESCRIPTION, *RESULTS, "environment.json", "sums.json"}
+    assert json.loads((tmp_path / "sums.json").read_text()) == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.iterdir() if path.stem != "sums"
+    }
 
 
 def test_what_was_run_is_written_and_read(tmp_path: Path) -> None:
@@ -265,8 +279,8 @@ def test_a_crash_before_the_rename_leaves_the_old_checkpoint(tmp_path: Path, mon
 
 def test_a_crash_while_rounds_are_cut_back_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = written(tmp_path, 2)
-    with (tmp_path / "rounds.jsonl").open("a") as file:
-        file.write('{"round": 3}\n')
+    with (tmp_path / "rounds.jsonl").open("ab") as file:
+        file.write(seal({"round": 3}, sealed(run))[0])
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", no_replace)
         with pytest.raises(PowerCutError):

@@ -20,7 +20,7 @@ from polars.testing import assert_frame_equal
 from safetensors.torch import load_file
 
 import fedpoison
-from fedpoison.common.errors import ConfigError, RunError
+from fedpoison.common.errors import LEFT, ConfigError, RunError
 from fedpoison.config.config import Config, parse
 from fedpoison.config.sweep import load
 from fedpoison.contract.lookup import entries
@@ -28,8 +28,10 @@ from fedpoison.contract.vocabulary import PHASES, Record
 from fedpoison.measures.metrics import DETECTION
 from fedpoison.round import State
 from fedpoison.runs import simulation
+from fedpoison.runs.checkpoints import load_state, save_state
+from fedpoison.runs.files import DESCRIPTION, RESULTS
 from fedpoison.runs.frame import METRICS, Runs, _row
-from fedpoison.runs.records import RunFolder, load_state, save_state
+from fedpoison.runs.records import RunFolder
 from fedpoison.runs.running import Job
 from fedpoison.runs.simulation import simulate
 
@@ -242,7 +244,7 @@ def test_damage_is_null_without_a_clean_run(tmp_path: Path) -> None:
 def test_a_run_leaves_the_files_it_promises(compared: Runs) -> None:
     for folder in compared.folders:
         files = {path.name for path in folder.path.iterdir()} - {".lock"}
-        assert files == {"config.toml", "environment.json", "run.json", "rounds.jsonl", "model.safetensors"}
+        assert files == {*DESCRIPTION, *RESULTS, "environment.json", "sums.json"}
         config, _ = folder.described()
         assert parse(config).hash == folder.path.name
         assert folder.path.parent.name == "t"
@@ -372,10 +374,10 @@ def cut_after_report(config: Config, out: Path, k: int, patch: pytest.MonkeyPatc
 def cut_before_checkpoint(config: Config, out: Path, k: int, patch: pytest.MonkeyPatch) -> None:
     """The process dies between the line of round k and its checkpoint."""
 
-    def save(path: Path, state: State) -> None:
+    def save(path: Path, state: State, check: str) -> None:
         if state.round == k:
             raise CutError
-        save_state(path, state)
+        save_state(path, state, check)
 
     with patch.context() as inner:
         inner.setattr("fedpoison.runs.records.save_state", save)
@@ -646,8 +648,7 @@ def test_a_run_that_another_process_is_making_is_left_alone(tmp_path: Path) -> N
     with busy.locked():
         before = sorted(busy.path.iterdir())
         failures = job.start()
-        assert list(failures) == [busy.path]
-        assert "another process is running" in failures[busy.path]
+        assert failures == {busy.path: LEFT}
         assert sorted(busy.path.iterdir()) == before
     assert free.finished
 

@@ -1,16 +1,17 @@
 """Tuning: an equal budget a rule, other seeds, validation data only, and settings that can be run again."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
+from making import put_records
 
 import fedpoison
 from fedpoison import cli
 from fedpoison.common.errors import ConfigError
 from fedpoison.config.sweep import load
+from fedpoison.runs.files import RunFiles
 from fedpoison.runs.running import Job
 from fedpoison.runs.tuning import load_tuning
 
@@ -64,16 +65,16 @@ def test_the_setting_with_the_best_validation_is_taken_and_the_test_set_never_se
     before = [tried.best for tried in tuning.choose(job)]
     assert all(setting["clients.local.lr"] == 0.05 for setting, _ in before if len(setting) == 1)
     for rounds in tmp_path.rglob("rounds.jsonl"):  # another test accuracy changes nothing
-        records = [json.loads(line) for line in rounds.read_text().splitlines()]
+        records = RunFiles(rounds.parent).records()
         for number, record in enumerate(records):
             record["accuracy"] = 1.0 - record["accuracy"] + number
-        rounds.write_text("".join(json.dumps(record) + "\n" for record in records))
+        put_records(rounds.parent, records)
     assert [tried.best for tried in tuning.choose(job)] == before
     for rounds in tmp_path.rglob("rounds.jsonl"):  # another validation accuracy does
-        records = [json.loads(line) for line in rounds.read_text().splitlines()]
+        records = RunFiles(rounds.parent).records()
         for record in records:
             record["validation_accuracy"] = 1.0 - record["validation_accuracy"]
-        rounds.write_text("".join(json.dumps(record) + "\n" for record in records))
+        put_records(rounds.parent, records)
     assert [tried.best for tried in tuning.choose(job)] != before
 
 

@@ -121,6 +121,7 @@ def test_runs_without_digests_are_one_unknown_version(versions: Path) -> None:
         labels = json.loads((folder.path / "run.json").read_text())
         del labels["digests"]
         (folder.path / "run.json").write_text(json.dumps(labels))
+        (folder.path / "sums.json").unlink()
         os.utime(folder.path / "run.json", (1e9 - 50, 1e9 - 50))
     runs = Runs.read([versions])
     assert "4 runs are left out, of 2 earlier versions of mine.py:mine (@1, …)" in runs.left_out[0]
