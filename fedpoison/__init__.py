@@ -7,7 +7,9 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from fedpoison.common.version import VERSION
+
+__version__ = VERSION
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then asks for huge pages: a third off a one-step round
 

@@ -14,12 +14,12 @@ from typing import IO
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from fedpoison import __version__
 from fedpoison.common.errors import AlgorithmError, BusyError, ConfigError, FetchError, RunError, WatchError
+from fedpoison.common.version import VERSION
 
 app = App(
     name="fedpoison",
-    version=__version__,
+    version=VERSION,
     help="Federated learning under poisoning: run experiments, list what there is, look at results.",
     suppress_keyboard_interrupt=False,
     help_epilogue="Exit codes: 0 done, 1 a run failed or a contract is broken, 2 the input is wrong, 130 interrupted, "

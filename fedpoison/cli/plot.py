@@ -15,7 +15,7 @@ def plot(
     *,
     metric: Annotated[list[str] | None, Parameter(negative=())] = None,
     only: Annotated[list[str] | None, Parameter(negative=())] = None,
-    out: Path = Path("figures/rounds.png"),
+    out: Annotated[list[Path] | None, Parameter(negative=())] = None,
 ) -> None:
     """Plot metrics over rounds: a line a rule, the spread over seeds, the attack's span shaded.
 
@@ -35,12 +35,13 @@ def plot(
         key=value, or rule=…, attack=…: draw only these runs; may be repeated. rule=mine.py:mine@1 is an earlier version
         of a rule, @all every one.
     out
-        Where to: .png, .pdf or .svg.
+        Where to: .png, .pdf or .svg; figures/rounds.png unless given, and may be repeated.
     """
     from fedpoison.report.figures import plot as draw
     from fedpoison.report.remarks import remarks
     from fedpoison.runs.frame import Runs
 
     found = Runs.read(runs, only or ())
-    print(draw(found, out, metric or ()))
+    for path in out or [Path("figures/rounds.png")]:
+        print(draw(found, path, metric or ()))
     say(remarks(found), error_output())

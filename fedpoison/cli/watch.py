@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fedpoison.cli import app, error_output, output
+from fedpoison.cli import app, error_output, output, say
 from fedpoison.common.errors import WatchError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def watch(
             for sweep in sweeps:
                 print(json.dumps(sweep.as_dict()) if as_json else _line(sweep), flush=True)
             if once or all(sweep.over for sweep in sweeps):
+                _say_of(results, sweeps)
                 return
             time.sleep(_PERIOD)
     with Live(console=console, auto_refresh=False) as live:
@@ -63,8 +64,18 @@ def watch(
             sweeps, _ = _look(results)
             live.update(Group(*map(_table, sweeps)), refresh=True)
             if once or all(sweep.over for sweep in sweeps):
-                return
+                break
             time.sleep(_PERIOD)
+    _say_of(results, sweeps)
+
+
+def _say_of(results: list[Path], sweeps: list["Sweep"]) -> None:
+    """What must be known of the runs to read them, once there is something to read."""
+    if any(run.done for sweep in sweeps for run in sweep.runs):
+        from fedpoison.report.remarks import remarks
+        from fedpoison.runs.frame import Runs
+
+        say(remarks(Runs.read(results)), error_output())
 
 
 def _look(folders: list[Path]) -> tuple[list["Sweep"], list[str]]:

@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from fedpoison import __version__
 from fedpoison.common.errors import ConfigError
 from fedpoison.common.fingerprint import fingerprint
 from fedpoison.common.rounding import half_up
 from fedpoison.common.schedule import Schedule, together
+from fedpoison.common.version import VERSION
 from fedpoison.config.keys import instead
 from fedpoison.config.section import Section
 from fedpoison.config.sections import Clients, Data, DefenceConfig, WarmStart
@@ -239,7 +239,7 @@ class Config(Section):
             table["threat"] = {"groups": [{"data": told.get("data")} for told in table["threat"]["groups"]]}
         else:
             table["threat"] = {"data": table["threat"].get("data")}
-        text = json.dumps([table, __version__], sort_keys=True)
+        text = json.dumps([table, VERSION], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

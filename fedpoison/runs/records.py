@@ -18,9 +18,9 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fedpoison import __version__
 from fedpoison.common.errors import BusyError, DamagedError
 from fedpoison.common.fingerprint import fresh_digest
+from fedpoison.common.version import VERSION
 from fedpoison.contract.vocabulary import Record
 from fedpoison.linalg import kernels
 from fedpoison.round import State
@@ -187,7 +187,7 @@ class RunFolder(RunFiles):
 def environment() -> dict[str, Any]:
     """What could change a bit of the result besides the configuration."""
     return {
-        "fedpoison": __version__,
+        "fedpoison": VERSION,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,

@@ -178,9 +178,8 @@ def test_a_failed_run_is_exit_code_1_and_the_others_are_finished(call: Call, tmp
     assert err == f"fedpoison: {error.parent} failed: {tmp_path}/{why}\n"
     assert "1/2  mean · none · seed 0" in out
     assert f"1 run in {out.split('1 run in ')[1].split(' s')[0]} s, kept in {tmp_path}/out/small" in out
-    for command in ("show", "plot"):
-        figure = ("--out", tmp_path / "a.png") if command == "plot" else ()
-        code, out, err = call(command, tmp_path / "out", *figure)
+    for command, options in (("show", ()), ("plot", ("--out", tmp_path / "a.png")), ("watch", ("--once",))):
+        code, out, err = call(command, tmp_path / "out" / "small", *options)
         assert code == 0
         assert "note: 1 of 2 runs is not finished (round 0 of 2)\n" in out + err
 
@@ -300,10 +299,10 @@ def test_lines_of_progress_name_what_differs(call: Call, tmp_path: Path) -> None
 
 
 def test_plot_prints_where_the_figure_is(call: Call, results: Path, tmp_path: Path) -> None:
-    figure = tmp_path / "folder" / "a.png"
-    code, out, err = call("plot", results, "--out", figure)
-    assert (code, out, err) == (0, f"{figure}\n", "")
-    assert figure.stat().st_size > 1000
+    figures = tmp_path / "folder" / "a.png", tmp_path / "a.pdf"
+    code, out, err = call("plot", results, "--out", figures[0], "--out", figures[1])
+    assert (code, out, err) == (0, f"{figures[0]}\n{figures[1]}\n", "")
+    assert all(figure.stat().st_size > 1000 for figure in figures)
 
 
 def test_plot_takes_metrics_and_several_folders(call: Call, results: Path, tmp_path: Path) -> None:
