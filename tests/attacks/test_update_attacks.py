@@ -1,8 +1,10 @@
 """Update attacks against their papers' definitions, and what `fedpoison.craft` refuses."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import making
 import pytest
 import torch
 from torch import Tensor
@@ -19,8 +21,7 @@ from fedpoison.types import Verdict
 DTYPES = [torch.float32, torch.float64]
 
 
-def rows(count: int, d: int = 30, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return (torch.randn(count, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.5).to(dtype)
+rows = partial(making.rows, mean=0.5)
 
 
 def mean_of(*parts: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from making import rows
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -40,10 +41,6 @@ def halves(updates: Updates, f: int, base: Base, *, parts: int = 2) -> Update:
         result[part::parts] = base(updates[:, part::parts], f)
     return result
 '''
-
-
-def rows(n: int, d: int = 12, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def table(folder: Path, rule: str, data: dict[str, Any] | None = None, **defence: Any) -> dict[str, Any]:

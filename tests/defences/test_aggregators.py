@@ -2,8 +2,10 @@
 
 import math
 import re
+from functools import partial
 from typing import Any
 
+import making
 import numpy as np
 import pytest
 import torch
@@ -25,8 +27,7 @@ SIZES = ((3, 0), (4, 0), (5, 1), (6, 1), (11, 4), (24, 5), (25, 11))
 seeds = draws(8, 25)
 
 
-def rows(n: int, d: int = 30, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed)).to(dtype)
+rows = partial(making.rows, dtype=torch.float32)
 
 
 def attacked(n: int, f: int, large: float, seed: int) -> tuple[Tensor, list[int]]:

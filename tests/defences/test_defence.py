@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import making
 import pytest
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ BUCKETS = {"name": "bucketing", "s": 2}
 
 
 def rows(n: int, d: int = D, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return making.rows(n, d, seed, dtype)
 
 
 def defend(defence: Defence, updates: Tensor | Sequence[Tensor], f: int = 0, **known: Any) -> Verdict:

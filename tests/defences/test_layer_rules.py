@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import making
 import pytest
 import torch
 from hypothesis import given
@@ -36,7 +37,7 @@ D = 41
 
 
 def rows(n: int, d: int = D, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return making.rows(n, d, seed, dtype)
 
 
 def flagged(verdict: Verdict) -> list[int]:

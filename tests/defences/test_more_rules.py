@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from making import draws
+from making import draws, rows
 from torch import Tensor
 
 from fedpoison import aggregate, craft
@@ -14,10 +14,6 @@ from fedpoison.common.seeding import Stream
 
 seeds = draws(8, 25)
 SIZES = ((3, 0), (4, 1), (7, 1), (8, 3), (11, 2), (12, 5), (25, 5))
-
-
-def rows(n: int, d: int = 20, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def around_the_median(column: list[float], keep: int) -> float:

@@ -6,8 +6,10 @@ import re
 import statistics
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
+import making
 import numpy as np
 import pytest
 import torch
@@ -25,8 +27,7 @@ LARGE = (1e3, 1e6, 1e12, 1e30)
 SEED, ROUND = 5, 3
 
 
-def rows(n: int, d: int = 30, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed)).to(dtype)
+rows = partial(making.rows, dtype=torch.float32)
 
 
 def stream() -> torch.Generator:

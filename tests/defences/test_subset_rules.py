@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from making import draws
+from making import draws, rows
 from torch import Tensor
 
 from fedpoison import aggregate
@@ -17,10 +17,6 @@ from fedpoison.defences.aggregators.mda import mda
 
 seeds = draws(6, 20)
 SIZES = ((1, 0), (3, 0), (3, 1), (4, 1), (7, 2), (8, 3), (11, 2), (11, 5), (12, 4))
-
-
-def rows(n: int, d: int = 6, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def squared_distances(matrix: Tensor) -> Tensor:

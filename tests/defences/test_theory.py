@@ -25,7 +25,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from making import draws
+from making import draws, rows
 from torch import Tensor
 
 from fedpoison import aggregate
@@ -50,10 +50,6 @@ def kappa_of(rule: str, n: int, f: int, *pre: str) -> float:
     kappa = chain(rule, pre).robustness(n, f)
     assert kappa is not None
     return kappa
-
-
-def rows(n: int, d: int, seed: int) -> Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def excess(updates: Tensor, result: Tensor, f: int) -> float:

@@ -2,8 +2,10 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import making
 import numpy as np
 import pytest
 import torch
@@ -20,8 +22,7 @@ CUT = 12
 """Clients send two arrays; this many numbers are in the first."""
 
 
-def rows(n: int, d: int = 30, seed: int = 0) -> Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+rows = partial(making.rows, dtype=torch.float32)
 
 
 def layers(row: Tensor) -> list[np.ndarray]:

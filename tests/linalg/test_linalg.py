@@ -1,7 +1,9 @@
 """The linear algebra against its definitions in float64, on rows that were made to spoil it."""
 
 from collections.abc import Callable
+from functools import partial
 
+import making
 import pytest
 import torch
 from hypothesis import given, settings
@@ -29,8 +31,7 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         pytest.skip("the kernels were not built here")
 
 
-def rows(n: int, d: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed)).to(dtype)
+rows = partial(making.rows, dtype=torch.float32)
 
 
 def distances_by_differences(matrix: Tensor) -> Tensor:
