@@ -23,13 +23,15 @@ def _end_with(sentinel: int) -> None:
 
 @contextmanager
 def deaf_children() -> Iterator[None]:
-    """Processes that are started meanwhile never hear Ctrl-C, which their parent answers for all of them."""
+    """Processes that are started meanwhile never hear Ctrl-C or a hangup: their parent answers for all of them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # or it would be started in here, and undo this
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    deaf = {signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, deaf)
     try:
+        resource_tracker.ensure_running()  # with the first of them, and would let us hear again
+        signal.pthread_sigmask(signal.SIG_BLOCK, deaf)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

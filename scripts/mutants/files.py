@@ -36,4 +36,25 @@ MUTANTS = [
         "        #",
         DAMAGE,
     ),
+    (
+        "workers outlive their parent",
+        "runs/running.py",
+        ", initializer=lifeline.hold",
+        "",
+        "tests/runs/test_running.py -k 'lifeline'",
+    ),
+    (
+        "a hangup tears workers off",
+        "common/lifeline.py",
+        "{signal.SIGINT, signal.SIGHUP}",
+        "set()",
+        "tests/common/test_lifeline.py",
+    ),
+    (
+        "SIGTERM is answered by nobody",
+        "cli/__init__.py",
+        '("SIGTERM", "SIGHUP")',
+        '("SIGHUP",)',
+        "tests/cli/test_signals.py",
+    ),
 ]

@@ -194,6 +194,7 @@ def test_runs_of_older_versions_are_recognised(out: Path, kept: Path, monkeypatc
 
 LINES: dict[str, Callable[[list[str]], list[str]]] = {
     "a line twice": lambda lines: [*lines[:2], *lines[1:]],
+    "a line twice, the end cut": lambda lines: [*lines[:2], *lines[1:-1]],
     "a line out": lambda lines: [lines[0], *lines[2:]],
     "the end cut": lambda lines: lines[:-1],
     "a key garbled": lambda lines: [lines[0].replace('"seconds"', '"sec0nds"'), *lines[1:]],

@@ -20,6 +20,7 @@ from polars.testing import assert_frame_equal
 from safetensors.torch import load_file
 
 import fedpoison
+from fedpoison.common import lifeline
 from fedpoison.common.errors import LEFT, ConfigError, RunError
 from fedpoison.config.config import Config, parse
 from fedpoison.config.sweep import load
@@ -640,6 +641,16 @@ def test_an_interrupt_stops_runs_in_other_processes_too(users: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         job.start(watch, jobs=2)
     assert sum(job.folder(config).finished for config in job.configs) < 8
+
+
+def test_runs_in_other_processes_hold_the_lifeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pool(jobs: int, **options: Any) -> Any:
+        assert options["initializer"] is lifeline.hold
+        raise CutError
+
+    monkeypatch.setattr("fedpoison.runs.running.ProcessPoolExecutor", pool)
+    with pytest.raises(CutError):
+        Job(load(table()), tmp_path).start(jobs=2)
 
 
 def test_a_run_that_another_process_is_making_is_left_alone(tmp_path: Path) -> None:
