@@ -13,6 +13,8 @@ from annotated_types import Interval
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
+from fedpoison.common.plain import plain
+
 Updates = Float[Tensor, "n d"]
 Honest = Float[Tensor, "honest d"]
 Malicious = Float[Tensor, "malicious d"]
@@ -203,6 +205,10 @@ class Event:
     what: str
     clients: tuple[int, ...] = ()
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        """What it says may be a user's code's, or a client's."""
+        object.__setattr__(self, "detail", plain(self.detail))
 
     def as_dict(self) -> dict[str, Any]:
         """The event as it stands in rounds.jsonl."""

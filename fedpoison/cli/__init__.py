@@ -8,13 +8,15 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterable, Sequence
-from typing import IO
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO, Any
 
 from cyclopts import App, CycloptsError
 from rich.console import Console
+from rich.segment import Segment
 
 from fedpoison.common.errors import AlgorithmError, BusyError, ConfigError, FetchError, RunError, WatchError
+from fedpoison.common.plain import plain
 from fedpoison.common.version import VERSION
 
 app = App(
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        errors.print(f"fedpoison: {error}", markup=False)
+        errors.print(f"fedpoison: {error}")
         return 2
     except KeyboardInterrupt as interrupt:
         with contextlib.suppress(OSError):  # after a hangup nobody may be there to read it
@@ -62,21 +64,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return interrupt.code if isinstance(interrupt, _Ended) else 130
     except ConfigError as error:
         for problem in error.problems:
-            errors.print(f"fedpoison: {problem}", markup=False)
+            errors.print(f"fedpoison: {problem}")
         return 2
     except (AlgorithmError, WatchError) as error:
-        errors.print(f"fedpoison: {error}", markup=False)
+        errors.print(f"fedpoison: {error}")
         return 2
     except RunError as error:
         for line in error.sentences():
-            errors.print(f"fedpoison: {line}", markup=False)
+            errors.print(f"fedpoison: {line}")
         return 1
     except (BusyError, FetchError, OSError) as error:
         if isinstance(error, BrokenPipeError) and _is_unread():  # by `print`: who read it has enough
             _deafen(sys.stdout)
             return 0
         for line in str(error).splitlines():
-            errors.print(f"fedpoison: {line}", markup=False)
+            errors.print(f"fedpoison: {line}")
         return 1
     return code or 0
 
@@ -91,7 +93,21 @@ def _leave() -> None:
 
 
 class Output(Console):
-    """What is printed to; where nobody reads on, as behind `| head`, the work goes on and says no more."""
+    """What is printed to, as it is: names of the user's are no markup, no pictures and no commands to a terminal.
+
+    Where nobody reads on, as behind `| head`, the work goes on and says no more.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"highlight": False, "markup": False, "emoji": False, **settings})
+
+    def render(self, *what: Any, **how: Any) -> Iterator[Segment]:
+        """What is to be written, with all escaped that a terminal would obey and that is not our own."""
+        for segment in super().render(*what, **how):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield segment._replace(text="\n".join(map(plain, segment.text.split("\n"))))
 
     def on_broken_pipe(self) -> None:
         """Be quiet, where rich would leave."""
@@ -118,19 +134,19 @@ def _deafen(stream: IO[str]) -> None:
 
 def error_output() -> Output:
     """Standard error; lines are as long as they are."""
-    return Output(stderr=True, highlight=False, soft_wrap=True)
+    return Output(stderr=True, soft_wrap=True)
 
 
 def output() -> Output:
     """Standard output; a pipe gets lines of 120 columns, as tables need them, unless $COLUMNS says otherwise."""
-    console = Output(highlight=False)
-    return console if console.is_terminal or "COLUMNS" in os.environ else Output(highlight=False, width=120)
+    console = Output()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Output(width=120)
 
 
 def say(remarks: Iterable[str], console: Console) -> None:
     """Print what must be known of runs under their table or figure."""
     for line in remarks:
-        console.print(f"note: {line}", markup=False, soft_wrap=True)
+        console.print(f"note: {line}", soft_wrap=True)
 
 
 # Below the app, because these files enter their commands in it.

@@ -62,9 +62,9 @@ def check(
         raise ConfigError([str(error)]) from error
     reports = []
     for entry in entries:
-        console = Output(stderr=True, highlight=False) if as_json else output()
+        console = Output(stderr=True) if as_json else output()
         if not as_json:
-            console.print(_title(entry), markup=False, soft_wrap=True)
+            console.print(_title(entry), soft_wrap=True)
         found = []
         with console.status(f"checking {entry.name}"):
             for finding in findings(entry, options=options, effort=effort):
@@ -74,7 +74,7 @@ def check(
         reports.append(Report(entry.name, options, tuple(found)))
         if not as_json:
             broken = len(reports[-1].broken)
-            console.print(f"{entry.name}: {broken or 'no'} contract{'s' * (broken > 1)} broken", markup=False)
+            console.print(f"{entry.name}: {broken or 'no'} contract{'s' * (broken > 1)} broken")
     if as_json:
         print(json.dumps([report.as_dict() for report in reports], indent=1))
     return int(not all(report.ok for report in reports))

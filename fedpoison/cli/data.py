@@ -89,12 +89,12 @@ def fetch(names: list[str], /) -> None:
     for entry in entries:
         if entry.recipe is None:
             whence = "reads files of yours" if entry.contents else "comes with the package"
-            console.print(f"{entry.name} {whence}", markup=False)
+            console.print(f"{entry.name} {whence}")
             continue
         if place := place_of(entry.name, entry.recipe):
-            console.print(f"{entry.name} is in {place} already", markup=False)
+            console.print(f"{entry.name} is in {place} already")
             continue
-        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+        columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn()
         if not console.is_terminal:
             print(f"fetching {entry.name} ...", file=sys.stderr)
         with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
@@ -107,7 +107,7 @@ def fetch(names: list[str], /) -> None:
             except FetchError as error:  # the others are fetched all the same
                 failures.append(str(error))
                 continue
-        console.print(f"{entry.name} is in {file.parent}", markup=False)
+        console.print(f"{entry.name} is in {file.parent}")
     if failures:
         raise FetchError("\n".join(failures))
 
@@ -181,4 +181,4 @@ def describe(
     for part in tables(reading):
         console.print(part)
     for line in reading.wrong():
-        console.print(line, markup=False)
+        console.print(line)

@@ -94,7 +94,7 @@ def list_(
     console = output()
     console.print(_table(heads, rows, console.width))
     for _, name, why in missing:
-        console.print(f"left out: {name}: {why}", markup=False)
+        console.print(f"left out: {name}: {why}")
 
 
 def _print_words(as_json: bool, markdown: bool) -> None:

@@ -77,7 +77,7 @@ def run(
         raise ConfigError([f"--jobs must be from 1 to 1000, it is {jobs}"])
     if ray_address and engine != "ray" and jobs != "ray":
         raise ConfigError(["--ray-address goes with --engine ray or --jobs ray"])
-    console = Output(stderr=True, highlight=False) if as_json else output()
+    console = Output(stderr=True) if as_json else output()
     if engine == jobs == "ray":
         raise ConfigError(["--engine ray and --jobs ray would wait for each other's cores; give one"])
     changed = dict(map(parse_assignment, set or []))
@@ -89,7 +89,7 @@ def run(
     notes = job.check()
     planned = plan(job, thorough=dry_run)
     for line in planned.lines():
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     say(notes, console)
     if dry_run:
         if as_json:
@@ -107,14 +107,14 @@ def run(
         print(json.dumps(outcome, indent=1))
     elif done:
         results = pivot(runs)
-        console.print(results.note, markup=False, soft_wrap=True)
+        console.print(results.note, soft_wrap=True)
         console.print(*results.render("text", width=console.width), sep="\n")
     if profile and done:
         console.print(timing(runs))
     say(remarks(runs), console)
     folder = out / job.experiment.name
     made = "1 run" if len(done) == 1 else f"{len(done)} runs"
-    console.print(f"{made} in {time.perf_counter() - started:.1f} s, kept in {folder}", markup=False)
+    console.print(f"{made} in {time.perf_counter() - started:.1f} s, kept in {folder}")
     if failures:
         raise RunError(failures)
-    console.print(f"next: fedpoison plot {quote(str(folder))}", markup=False)
+    console.print(f"next: fedpoison plot {quote(str(folder))}")

@@ -67,7 +67,7 @@ def _show(run: "Told", console: "Console") -> None:
     state = "finished" if run.folder.ended else f"cut after round {len(records)}"
     rounds = f"{len(records)} of {run.config['rounds']} rounds"
     told = f"{labels['rule']} against {labels['attack']}, seed {run.config['seed']}: {state} ({rounds})"
-    console.print(told, markup=False, soft_wrap=True)
+    console.print(told, soft_wrap=True)
     measured = [r for r in records if r["accuracy"] is not None]
     if measured:
         last: dict[str, Any] = measured[-1]
@@ -77,13 +77,13 @@ def _show(run: "Told", console: "Console") -> None:
         console.print(f"round {last['round']}: " + ", ".join(figures))
     events = Counter(f"{e['what']}: {e['detail']}" for r in records for e in r["events"])
     for event, count in events.most_common():
-        console.print(f"{count} × {event}", markup=False)
+        console.print(f"{count} × {event}")
     error = run.folder.path / "error.txt"
     if error.is_file():
-        console.print(error.read_text(encoding="utf-8", errors="replace"), markup=False)
+        console.print(error.read_text(encoding="utf-8", errors="replace"))
     for line in _settings(run.config):
-        console.print(textwrap.fill(line, console.width, subsequent_indent="    "), markup=False)
-    console.print(f"all of it: {run.folder.path / 'config.toml'}", markup=False, soft_wrap=True)
+        console.print(textwrap.fill(line, console.width, subsequent_indent="    "))
+    console.print(f"all of it: {run.folder.path / 'config.toml'}", soft_wrap=True)
 
 
 def _settings(config: dict[str, Any]) -> list[str]:

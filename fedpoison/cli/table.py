@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fedpoison.cli import app, error_output, output, say
+from fedpoison.cli import Output, app, error_output, output, say
 
 
 @app.command
@@ -63,8 +63,6 @@ def table(
     out
         A file to write it to.
     """
-    from rich.console import Console
-
     from fedpoison.common.errors import ConfigError
     from fedpoison.report.pivot import pivot
     from fedpoison.runs.files import replace_file
@@ -72,10 +70,10 @@ def table(
 
     found = Runs.read(runs, only or ())
     results = pivot(found, rows or [], cols or [], metric or (), at)
-    console = output() if out is None else Console(width=200, file=io.StringIO(), record=True)
+    console = output() if out is None else Output(width=200, file=io.StringIO(), record=True)
     made = results.render(format, seeds, console.width)
     if not isinstance(made, str):
-        console.print(results.note, markup=False, soft_wrap=True)
+        console.print(results.note, soft_wrap=True)
         console.print(*made, sep="\n")
         say(results.remarks, console)
         if out is None:

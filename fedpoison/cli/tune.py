@@ -95,7 +95,7 @@ def tune(
     shown, best = ((), "best") if metric == "accuracy" else ((metric,), f"best_{metric}")
     for at in ("last", best):
         results = pivot(tuned.runs, ["rule"], ["attack"], shown, at=at, tuned=True)
-        console.print(results.note, markup=False, soft_wrap=True)
+        console.print(results.note, soft_wrap=True)
         console.print(*results.render("text", width=console.width), sep="\n")
     say(remarks(tuned.runs), console)
     print(f"the settings are in {tuned.file}")

@@ -10,3 +10,9 @@ def plain(text: str, most: int | None = None) -> str:
     if cut.isprintable():
         return cut
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in cut)
+
+
+def lettered(text: str) -> str:
+    """Text for matplotlib, as it is: a dollar begins no formula, and a label that begins with _ is not left out."""
+    lines = "\n".join(map(plain, text.split("\n"))).replace("$", r"\$")
+    return r"$\_$" + lines[1:] if lines.startswith("_") else lines

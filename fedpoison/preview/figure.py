@@ -12,6 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from fedpoison.attacks.poisoning import Aim
+from fedpoison.common.plain import lettered
 from fedpoison.preview.poison import Poisoned, Poisoning
 from fedpoison.preview.split import save_figure
 from fedpoison.preview.table import size_text, token_window
@@ -71,7 +72,10 @@ def _block(figure: SubFigure, found: Poisoning, panels: int) -> None:
         return
     where = f"client {p.client}, {found.goal.replace('_', ' ')}; {size_text(found)}"
     figure.suptitle(
-        "\n".join([*textwrap.wrap(found.label, 74), *textwrap.wrap(where, 84)]), fontsize="medium", x=0.01, ha="left"
+        lettered("\n".join([*textwrap.wrap(found.label, 74), *textwrap.wrap(where, 84)])),
+        fontsize="medium",
+        x=0.01,
+        ha="left",
     )
     places = p.examples(_SHOWN)
     aim = _aimed(found)

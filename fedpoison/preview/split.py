@@ -22,6 +22,7 @@ from matplotlib.patches import Patch
 from rich.table import Table
 from torch import Tensor
 
+from fedpoison.common.plain import lettered
 from fedpoison.config.config import Config
 from fedpoison.config.sweep import Experiment
 from fedpoison.contract.component import Component
@@ -153,7 +154,7 @@ def draw(found: Sequence[Split]) -> Figure:
     colours = _colours(max(split.counts.shape[1] for split in found))
     for ax, split, title in zip(axes, found, titles, strict=False):
         _bars(ax, split, colours)
-        ax.set_title(title, fontsize="medium")
+        ax.set_title(lettered(title), fontsize="medium")
     for ax in axes[len(found) :]:
         ax.remove()
     for ax in axes[: len(found) : columns]:

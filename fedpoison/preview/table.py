@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import torch
 from rich.console import Console, RenderableType
-from rich.markup import escape
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -77,10 +76,11 @@ def _counts(found: Poisoning) -> Table:
         counts = list(zip(*(count.tolist() for count in p.counts(n_classes)), strict=True))
         if wide:
             names = "before\nafter" if p.flipped.any() else "before"
-            cells = [names, *(f"[dim]{b or '·'}[/]" + (f"\n{a}" if a != b else "") for b, a in counts)]
+            both = (Text.assemble((f"{b or '·'}", "dim"), f"\n{a}" if a != b else "") for b, a in counts)
+            cells = [Text(names), *both]
         else:
             differing = [f"{label}: {b}→{a}" for label, (b, a) in enumerate(counts) if a != b]
-            cells = [", ".join(differing) or "as before"]
+            cells = [Text(", ".join(differing) or "as before")]
         name = "all" if p is everyone else str(p.client)
         made.add_row(name, str(len(p.labels)), _share(p.changed), _share(p.flipped), *cells)
     return made
@@ -149,7 +149,7 @@ def _detection(found: Poisoning) -> Table:
         made.add_column(name.replace("_", " "), justify="right")
     for detection in found.detections:
         values = ("–" if value is None else f"{value:.3f}" for value in detection.auroc.values())
-        made.add_row(escape(detection.features), *values)
+        made.add_row(Text(detection.features), *values)
     return made
 
 

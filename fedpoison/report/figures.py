@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedpoison.common.errors import ConfigError
+from fedpoison.common.plain import lettered
 from fedpoison.common.schedule import Schedule
 from fedpoison.measures.metrics import DETECTION, METRICS, MODEL, spelled
 from fedpoison.report.grouping import grouped
@@ -68,7 +69,7 @@ def draw(frame: pl.DataFrame, metrics: Sequence[str], schedules: Mapping[str, Sc
     """The figure itself, in the current style."""
     panels = frame["panel"].unique(maintain_order=True).to_list()
     lines = frame["line"].unique(maintain_order=True).to_list()
-    titles = [textwrap.fill(panel, _TITLE) for panel in panels]
+    titles = [lettered(textwrap.fill(panel, _TITLE)) for panel in panels]
     columns = len(panels) if len(panels) <= _ABREAST else _WRAPPED
     bands = -(-len(panels) // columns)
     width = max(3.4 * columns, 4.2)
@@ -116,7 +117,14 @@ def _say(figure: Figure, remarks: Sequence[str]) -> None:
     figure.set_layout_engine("constrained", rect=(0, taken / (height + taken), 1, height / (height + taken)))
     for legend in figure.legends:
         legend.borderaxespad += 72 * taken / legend.prop.get_size_in_points()
-    figure.text(0.5, 0.5 * _SMALL / 72 / (height + taken), "\n".join(lines), fontsize=_SMALL, va="bottom", ha="center")
+    figure.text(
+        0.5,
+        0.5 * _SMALL / 72 / (height + taken),
+        "\n".join(map(lettered, lines)),
+        fontsize=_SMALL,
+        va="bottom",
+        ha="center",
+    )
 
 
 def _limits(frame: pl.DataFrame, metric: str) -> tuple[float, float]:
@@ -138,7 +146,7 @@ def _line(ax: Axes, runs: pl.DataFrame, metric: str, style: dict[str, Any]) -> N
         return
     value = pl.col(metric)
     over = measured.group_by("round").agg(mean=value.mean(), low=value.min(), high=value.max()).sort("round")
-    label = runs["line"][0]
+    label = lettered(runs["line"][0])
     marker = "o" if len(over) == 1 else ""
     ax.plot(over["round"], over["mean"], label=label, marker=marker, markersize=3, **style)
     if measured["seed"].n_unique() > 1:
@@ -176,7 +184,7 @@ def _add_legend(figure: Figure, axes: Any, lines: list[str]) -> None:
     for ax in axes.flat:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    names = [name for name in (*lines, _CLEAN) if name in found]
+    names = [name for name in (*map(lettered, lines), _CLEAN) if name in found]
     for columns in range(min(4, len(names)), 0, -1):
         legend = figure.legend(
             [found[name] for name in names], names, loc="outside lower center", ncols=columns, borderaxespad=0.4

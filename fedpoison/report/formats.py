@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 
 from rich.cells import cell_len
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 _BORDER = 3
 """Characters that a column of a terminal's table takes beside its content."""
@@ -55,10 +55,11 @@ def _widths(part: Sequence[int], names: int, needs: Sequence[int], wants: Sequen
 def _table(columns: Sequence[tuple[str, list[str]]], names: int, widths: Sequence[int]) -> Table:
     made = Table()
     for i, ((head, _), width) in enumerate(zip(columns, widths, strict=True)):
-        head = escape(_wrapped(head, width))
-        made.add_column(head, justify="left" if i < names else "right", width=width, overflow="fold")
+        made.add_column(
+            Text(_wrapped(head, width)), justify="left" if i < names else "right", width=width, overflow="fold"
+        )
     for line in zip(*(cells for _, cells in columns), strict=True):
-        made.add_row(*map(escape, line))
+        made.add_row(*map(Text, line))
     return made
 
 
@@ -72,9 +73,13 @@ def _wrapped(head: str, width: int) -> str:
     return "\n".join(lines)
 
 
+_MARKED = re.compile(r"[\\|<`*\[]")
+"""What Markdown would take for its own; an underscore within a word it does not."""
+
+
 def markdown(heads: list[str], body: list[list[str]], names: int) -> str:
     """A table that reads well as it is, too."""
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (heads, *body)]
+    lines = [[_MARKED.sub(r"\\\g<0>", cell) for cell in line] for line in (heads, *body)]
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(heads))]
     rule = ["-" * width if i < names else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     padded = [

@@ -12,6 +12,7 @@ from scipy.special import stdtrit
 
 from fedpoison.common.dotted import telling
 from fedpoison.common.errors import ConfigError
+from fedpoison.common.plain import plain
 from fedpoison.common.spelling import hint
 from fedpoison.measures.metrics import METRICS, RUN_METRICS, spelled
 from fedpoison.report.formats import latex, markdown, text
@@ -71,8 +72,9 @@ class Pivot:
 
     def render(self, form: Format, seeds: bool = False, width: int = 120) -> list[Table] | str:
         """The table for a document (with its note and remarks), for a machine, or for a terminal of this width."""
-        heads = [*self.row_keys, *(", ".join(column) for column in self.columns)]
-        body = [[*row, *(cell.text(seeds) for cell in cells)] for row, cells in zip(self.rows, self.cells, strict=True)]
+        heads = [*self.row_keys, *(plain(", ".join(column)) for column in self.columns)]
+        lines = zip(self.rows, self.cells, strict=True)
+        body = [[*map(plain, row), *(cell.text(seeds) for cell in cells)] for row, cells in lines]
         names = len(self.row_keys)
         if form == "text":
             return text(heads, body, names, width)
@@ -89,8 +91,8 @@ class Pivot:
             for column, cell in zip(self.columns, cells, strict=True):
                 lines.append(
                     {
-                        **dict(zip(self.row_keys, row, strict=True)),
-                        "column": ", ".join(column),
+                        **dict(zip(self.row_keys, map(plain, row), strict=True)),
+                        "column": plain(", ".join(column)),
                         "mean": statistics.fmean(cell.values) if cell.values else None,
                         "half_width": cell.half_width,
                         "seeds": len(cell.values),

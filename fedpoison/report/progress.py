@@ -22,7 +22,7 @@ class Progress:
         self._started = [0.0] * len(configs)
         self._done = 0
         self._bar = bars.Progress(
-            bars.TextColumn("{task.description}"),
+            bars.TextColumn("{task.description}", markup=False),
             bars.BarColumn(),
             bars.MofNCompleteColumn(),
             bars.TextColumn("rounds"),

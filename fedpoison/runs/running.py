@@ -17,6 +17,7 @@ from fedpoison.common import lifeline
 from fedpoison.common.dotted import flatten, titles
 from fedpoison.common.errors import LEFT, BusyError, ConfigError, DamagedError, RunError
 from fedpoison.common.parallel import available_cores
+from fedpoison.common.plain import plain
 from fedpoison.config.config import Config, parse
 from fedpoison.config.sweep import Experiment, load
 from fedpoison.contract.blame import told
@@ -173,7 +174,8 @@ def _attempt(job: Job, config: Config, report: Callable[[Record], None]) -> str 
         return str(error)
     except (Exception, SystemExit) as error:
         with suppress(OSError):  # if the folder itself is the trouble, the message has to do
-            (job.folder(config).path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            whole = "\n".join(map(plain, traceback.format_exc().split("\n")))
+            (job.folder(config).path / "error.txt").write_text(whole, encoding="utf-8")
         return told(error)
     (job.folder(config).path / "error.txt").unlink(missing_ok=True)
     return None

@@ -305,6 +305,18 @@ def test_freqfed_equals_its_definition(n: int, share: float, seed: int) -> None:
     assert torch.allclose(verdict.update, matrix[kept].mean(dim=0))
 
 
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_freqfed_takes_one_client_and_empty_arrays(n: int) -> None:
+    matrix = torch.randn(n, 6, generator=torch.Generator().manual_seed(n))
+    whole = aggregate("freqfed", matrix, layers=(Layer("w", slice(0, 6), (2, 3)),))
+    for shape in ((0,), (0, 4), (3, 0)):
+        for layers in (
+            (Layer("w", slice(0, 6), (2, 3)), Layer("e", slice(6, 6), shape)),
+            (Layer("e", slice(0, 0), shape), Layer("w", slice(0, 6), (2, 3))),
+        ):
+            assert torch.equal(aggregate("freqfed", matrix, layers=layers).update, whole.update)
+
+
 def test_freqfed_takes_the_largest_cluster_and_everybody_where_there_is_none() -> None:
     flat, slope = torch.ones(8, dtype=torch.float64), torch.linspace(-1, 1, 8, dtype=torch.float64)
     matrix = torch.stack([flat, flat + 0.01 * slope, flat - 0.01 * slope, slope, slope + 0.01 * flat])

@@ -1,5 +1,7 @@
 """FreqFed: compare the low frequencies of the clients' models."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -45,6 +47,7 @@ def low_frequencies(updates: Updates, params: Params, layers: tuple[Layer, ...],
     """The coefficients of each client's model that are kept, in float64 [n, k]."""
     from scipy.fft import dctn  # slow to import
 
+    layers = tuple(layer for layer in layers if math.prod(layer.shape))  # an empty one has no frequencies
     shapes = [(layer.shape[0] if len(layer.shape) > 1 else 1, -1) for layer in layers]
 
     def one(row: Tensor) -> Tensor:
