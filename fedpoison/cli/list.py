@@ -1,5 +1,6 @@
 """`fedpoison list`."""
 
+import inspect
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -81,7 +82,7 @@ def list_(
     found = [entry for k in KINDS[kind] for _, entry in sorted(entries(k).items())]
     missing = [(k, name, why) for k in KINDS[kind] for name, why in sorted(left_out(k).items())]
     if as_json:
-        described = [{"kind": entry.kind, **entry.describe()} for entry in found]
+        described = [{"kind": entry.kind, **entry.describe(), **_threat_model(entry)} for entry in found]
         described += [{"kind": k, "name": name, "left_out": why} for k, name, why in missing]
         print(json.dumps(described, indent=1))
         return
@@ -114,6 +115,20 @@ def _print_words(as_json: bool, markdown: bool) -> None:
     else:
         console = output()
         console.print(_table(heads, rows, console.width))
+
+
+def _threat_model(entry: "Entry") -> dict[str, object]:
+    """What an attack on updates or training has to know and remember, and where its docstring says that it must win."""
+    if entry.kind not in ("update_attack", "training_attack"):
+        return {}
+    whose = "all" if "benign_ids" in entry.asks else "colluders" if "benign" in entry.asks else None
+    knows = [whose, "defence" if "defend" in entry.asks else None]
+    wins = (inspect.getdoc(entry.function) or "").partition("Must win: ")[2]
+    return {
+        "knows": [word for word in knows if word],
+        "memory": "state" in entry.asks,
+        "must_win": " ".join(wins.split()) or None,
+    }
 
 
 def _as_markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

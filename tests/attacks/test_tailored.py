@@ -27,6 +27,13 @@ def test_tailored_does_more_damage_than_attacks_that_do_not_know_the_rule(rule: 
     assert damage(rule, "tailored", f, benign) >= 0.97 * most  # what a row can do to the median is soon done
 
 
+@pytest.mark.parametrize("rule", ["krum", "multi_krum", "trimmed_mean", "median"])
+def test_min_max_and_min_sum_do_more_damage_than_alie_and_ipm(rule: str) -> None:
+    benign, f = honest(16, seed=1), 4
+    least = min(damage(rule, attack, f, benign) for attack in ("min_max", "min_sum"))
+    assert least > 1.2 * max(damage(rule, attack, f, benign) for attack in ("alie", "ipm"))
+
+
 @pytest.mark.parametrize("rule", [*RULES, "geometric_median", "mean"])
 def test_opt_alie_and_opt_ipm_are_the_best_alie_and_ipm(rule: str) -> None:
     benign, f = honest(16, seed=2), 4

@@ -335,8 +335,20 @@ def test_list_as_json_tells_all_that_is_known(kind: str, call: Call) -> None:
         if kind in ("aggregators", "preaggregators", "attacks"):
             assert entry["source"]
             assert "::test_" in entry["evidence"]
+        if entry["kind"] in ("update_attack", "training_attack"):
+            assert len(entry["must_win"]) > 20
+            assert set(entry["knows"]) <= {"colluders", "all", "defence"}
     names = [(entry["kind"], entry["name"]) for entry in found]
     assert len(set(names)) == len(names)
+
+
+def test_list_says_what_an_attack_must_know_and_remember(call: Call) -> None:
+    known = {entry["name"]: entry for entry in json.loads(call("list", "attacks", "--json")[1]) if "knows" in entry}
+    assert (known["mimic"]["knows"], known["mimic"]["memory"]) == (["all"], True)
+    assert (known["tailored"]["knows"], known["tailored"]["memory"]) == (["colluders", "defence"], False)
+    assert known["poisonedfl"]["knows"] == known["neurotoxin"]["knows"] == []
+    assert known["inf"]["must_win"].startswith("one such row makes an unscreened average infinite")
+    assert "badnets" not in known
 
 
 def test_list_without_a_kind_says_what_it_wants(call: Call) -> None:

@@ -13,6 +13,7 @@ def ipm(benign: Updates, n_malicious: int, *, epsilon: Real = 0.5) -> Crafted:
     """Inner-product manipulation: −epsilon times the honest mean.
 
     Xie et al. 2020. It turns the plain mean round only if epsilon > (n − f)/f; a small one slips past
-    distance-based rules.
+    distance-based rules. Must win: against the mean, with full knowledge and such an epsilon, by the aggregate's
+    direction.
     """
     return (-epsilon * benign.mean(dim=0)).repeat(n_malicious, 1)

@@ -27,7 +27,8 @@ def min_max(benign: Updates, n_malicious: int, *, direction: Direction = "std") 
     ("std", the population's), minus the mean's direction ("unit") or its signs ("sign"). γ is the largest that the
     bound allows, from a quadratic equation for each honest update, where the paper halves intervals. Updates are minus
     gradients: "std" sits below the mean of updates, so above that of gradients; "unit" and "sign" turn back towards 0
-    and beyond, which is the same side of both.
+    and beyond, which is the same side of both. Must win: against Krum, Multi-Krum, trimmed mean and median, with full
+    knowledge, by the aggregate's distance from the honest mean: more than ALIE and IPM with their own strengths.
     """
     mean, step = mean_of(benign), step_of(benign, direction)
     square, along, apart = _moments(benign, mean, step)
@@ -48,7 +49,7 @@ def min_sum(benign: Updates, n_malicious: int, *, direction: Direction = "std") 
     """As min_max, the sum of squared distances to the honest updates no larger than that of any of these.
 
     Shejwalkar and Houmansadr 2021. About the mean the cross terms cancel, so γ has one equation. It sits on the
-    side of the mean on which min_max sits.
+    side of the mean on which min_max sits. Must win: against the same rules, by the same measure.
     """
     mean, step = mean_of(benign), step_of(benign, direction)
     square, _, apart = _moments(benign, mean, step)

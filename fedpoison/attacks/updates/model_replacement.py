@@ -15,6 +15,6 @@ def model_replacement(
     """Scale the malicious updates so that their average becomes the global model.
 
     Bagdasaryan et al. 2020: γ = n/η. k colluders share the work, each scales by n / (k · server_lr); `scale`
-    overrides that.
+    overrides that. Must win: against the mean, by one attacker's backdoor: more success than without the boost.
     """
     return own * (n / (n_malicious * server_lr) if scale is None else scale)

@@ -14,7 +14,8 @@ from fedpoison.types import Crafted, Malicious, NotNegative, Params, Real
 def sign_flip(own: Malicious, *, scale: Real = 1.0) -> Malicious:
     """Send the own update with its sign turned, times `scale`.
 
-    f of n such clients shrink the plain mean to (n − 2f)/n of what it was if all updates are alike.
+    f of n such clients shrink the plain mean to (n − 2f)/n of what it was if all updates are alike. Must win: against
+    the mean, blind, by accuracy.
     """
     return -scale * own
 
@@ -27,8 +28,8 @@ def sign_flip(own: Malicious, *, scale: Real = 1.0) -> Malicious:
 def gaussian(n_malicious: int, params: Params, rng: torch.Generator, *, std: NotNegative = 0.5) -> Crafted:
     """Send noise: every coordinate is drawn from N(0, std²).
 
-    In the units of an update, so the local model
-    sent is the global one plus noise.
+    In the units of an update, so the local model sent is the global one plus noise. Must win: with a std of 5 against
+    the mean, blind, by accuracy.
     """
     noise = torch.randn(n_malicious, len(params), generator=rng, dtype=torch.float64)
     return (std * noise).to(params.dtype)
@@ -39,5 +40,8 @@ def gaussian(n_malicious: int, params: Params, rng: torch.Generator, *, std: Not
     evidence="tests/test_round.py::test_nan_costs_the_sender_only",
 )
 def nan(n_malicious: int, params: Params) -> Crafted:
-    """Send NaN in every coordinate; one such update turns an unscreened average into NaN."""
+    """Send NaN in every coordinate; one such update turns an unscreened average into NaN.
+
+    Must win: against a server that does not look; here it is set aside, and its sender has no say.
+    """
     return params.new_full((n_malicious, len(params)), torch.nan)
