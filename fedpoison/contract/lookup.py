@@ -120,7 +120,9 @@ def in_file(kind: str, path: Path) -> list[Entry]:
     if not names:
         plain = [value for value in vars(module).values() if inspect.isfunction(value) and not hasattr(value, "entry")]
         made = [_undecorated(kind, value) for value in plain if value.__module__ == module.__name__]
-        raise ValueError("; ".join([f"{path} has no {kind}", *made]))
+        others = [f"the {k} {n}" for n, v in vars(module).items() for k in ENTRIES if _is_made_in(module, k, v)]
+        has = f", it has {' and '.join(others)}" if others else ""
+        raise ValueError("; ".join([f"{path} has no {kind}{has}", *made]))
     return [find(kind, f"{path}:{name}") for name in names]
 
 
