@@ -496,7 +496,7 @@ def test_a_partition_or_data_set_that_fails_is_named_with_its_line(
 
 
 def test_a_file_with_another_kind_of_algorithm_says_what_it_has(tmp_path: Path) -> None:
-    text = "from fedpoison import loss\n\n@loss()\ndef mine(logits, labels):\n    'Nothing.'\n    return logits.sum(dim=1) * 0\n"
-    (tmp_path / "mine.py").write_text(text)
+    function = "def mine(logits, labels):\n    'Nothing.'\n    return logits.sum(dim=1) * 0\n"
+    (tmp_path / "mine.py").write_text("from fedpoison import loss\n\n@loss()\n" + function)
     with pytest.raises(ValueError, match=r"mine\.py has no aggregator, it has the loss mine$"):
         in_file("aggregator", tmp_path / "mine.py")
