@@ -27,7 +27,8 @@ def by_locale(call: ast.Call) -> bool:
     if name == "open":
         texts = [value.value for value in (*call.args, *given.values()) if isinstance(value, ast.Constant)]
         of_bytes = any(isinstance(text, str) and "b" in text and len(text) <= 3 for text in texts)
-        elsewhere = isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") in ("Image", "tarfile")
+        owner = getattr(call.func.value, "id", "") if isinstance(call.func, ast.Attribute) else ""
+        elsewhere = owner in ("Image", "archive", "gzip", "opener", "os", "tarfile")  # these open bytes
         return not (of_bytes or elsewhere or "encoding" in given)
     return (name in ("read_text", "write_text") or ("text" in given and name in ("run", "Popen"))) and (
         "encoding" not in given
