@@ -1,6 +1,7 @@
 """What a file holds, as a digest: runs are told apart by that of a user's file, and hold their own to theirs."""
 
 import hashlib
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,7 +12,7 @@ def fingerprint(place: str) -> str:
     A file is read again only when its size or time of change is another.
     """
     path = Path(place).expanduser()
-    files = [path] if path.is_file() else sorted(path.rglob("*.parquet")) if place else []
+    files = [path] if os.path.isfile(path) else sorted(path.rglob("*.parquet")) if place and os.path.isdir(path) else []
     if not files:
         return place
     whole = hashlib.sha256()

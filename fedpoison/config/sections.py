@@ -1,5 +1,6 @@
 """The tables of the TOML, each with what it can check by itself; `config.py` puts them together."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -224,7 +225,7 @@ class WarmStart(Section):
         if file is None:
             return None
         path = ((info.context or {}).get("folder") or Path()) / file
-        if not path.is_file():
+        if not os.path.isfile(path):  # a name that is too long is none either
             raise ValueError(f"there is no file {path}")
         return str(path.resolve())
 

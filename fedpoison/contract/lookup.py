@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -85,7 +86,7 @@ def _find_outside(kind: str, name: str, folder: Path) -> Entry:
     code: UserCode | None
     if place.endswith(".py"):
         path = (folder / place).resolve()
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ValueError(f"{kind} {name!r}: there is no file {path}")
         code = _load(path)
         module = code.module
@@ -113,7 +114,7 @@ def _find_outside(kind: str, name: str, folder: Path) -> Entry:
 
 def in_file(kind: str, path: Path) -> list[Entry]:
     """Every algorithm of a kind that is defined in a user's file, in its order; ValueError if there is none."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"there is no file {path.resolve()}")
     module = load_file(path.resolve())
     names = [name for name, value in vars(module).items() if _is_made_in(module, kind, value)]

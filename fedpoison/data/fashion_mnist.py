@@ -1,5 +1,6 @@
 """Fashion-MNIST in full: Xiao, Rasul, Vollgraf 2017."""
 
+import os
 from pathlib import Path
 
 from fedpoison.contract.registry import dataset
@@ -39,7 +40,7 @@ def fashion_mnist(*, folder: str = "") -> Dataset:
 def read_checked(folder: Path) -> Arrays:
     """The arrays in the IDX files of a folder as upstream published them, or a ValueError."""
     try:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise ValueError(f"there is no folder {folder}")
         arrays = read_idx_files(folder)
         RECIPE.check(arrays)

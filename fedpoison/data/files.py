@@ -1,6 +1,7 @@
 """A user's own table or folder of parquet files."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def csv(
     dates or numbers; `categories` says how many it may have instead.
     """
     path = Path(file).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"csv: there is no file {file!r}: name it in `[data] file`")
     try:
         choice = _choice(missing, drop, columns, categories)
@@ -98,9 +99,9 @@ def parquet(
 def describe(place: Path, label: str, client: str | None, test_share: float, sample: str, choice: Choice) -> Reading:
     """How a CSV file, or a folder of parquet files, is read, problems included; ValueError where it cannot be."""
     try:
-        if place.is_file():
+        if os.path.isfile(place):
             return read(_csv_parts(place, label, test_share), label, client, choice)[0]
-        if not place.is_dir():
+        if not os.path.isdir(place):
             raise ValueError("there is no such file or folder")
         parts = _parquet_parts(place)
         chosen = _sample(parts, sample)

@@ -168,3 +168,21 @@ def test_smea_keeps_its_bound() -> None:
     assert not chain.problems(22, 6)
     for n, f in ((60, 3), (150, 2), (600, 1), (10**6, 5 * 10**5 - 1)):
         assert "smea needs comb(n, f) * (n - f)**2 <= 60_000_000" in chain.problems(n, f)[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"warm_start": {"file": "a" * 300}},
+        {"model": f"{'a' * 300}.py:net"},
+        {"data": {"name": "csv", "file": "a" * 300, "label": "x"}},
+        {"data": {"name": "parquet", "folder": "a" * 300, "label": "x"}},
+        {"data": {"name": "fashion_mnist", "folder": "a" * 300}},
+        {"model": "\x00.py:net"},
+        {"warm_start": {"file": "\x00"}},
+    ],
+)
+def test_a_file_that_cannot_have_such_a_name_is_not_there(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"there is no f|no folder|null|parquet: a+") as caught:
+        build(load(BASE, changes).runs[0])
+    assert str(caught.value).replace("\n", "").isprintable()
