@@ -46,7 +46,7 @@ class Group(Section):
     actor: Actor = "client"
     malicious: int | None = Field(None, ge=0, le=1_000_000)
     share: float | None = Field(None, ge=0, le=1)
-    clients: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    clients: Annotated[list[Annotated[int, Field(ge=0, lt=1_000_000)]], Field(min_length=1)] | None = None
     knows: Annotated[list[Knowledge], BeforeValidator(as_list)] = Field(["all"])
     data: maybe_a("data_attack") = None
     training: maybe_a("training_attack") = None

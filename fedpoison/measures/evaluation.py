@@ -171,7 +171,7 @@ def predict(
 
     def one(chunk: slice) -> tuple[Tensor, float]:
         with torch.inference_mode():
-            outputs = net(images[chunk] if index is None else images[index[chunk]])
+            outputs = net(images[chunk].clone() if index is None else images[index[chunk]])  # a net may write to them
             return outputs, float(task.losses(outputs, labels[chunk], "sum"))
 
     chunks = [slice(i, i + _CHUNK) for i in range(0, len(labels), _CHUNK)]

@@ -12,7 +12,7 @@ from fedpoison import cli
 from fedpoison.common import memory
 from fedpoison.common.errors import ConfigError
 from fedpoison.config.config import Config, parse
-from fedpoison.config.sweep import load
+from fedpoison.config.sweep import load, put_all
 from fedpoison.contract.lookup import entries
 from fedpoison.contract.registry import ENTRIES
 from fedpoison.defences.defence import Defence
@@ -55,9 +55,17 @@ def test_there_are_numbers() -> None:
 def test_every_number_of_a_configuration_has_a_bound(key: str) -> None:
     for value in (10**31, -(10**31), 1e300, float("inf"), float("nan")):
         many = {"betas": [value] * 2, "milestones": [value], "at": [value], "mean": [value], "std": [value]}
+        many |= {"clients": [value]} if key.startswith("threat.") else {}
+        given = many.get(key.split(".")[-1], value)
+        changes: dict[str, Any] = {key: given}
+        if key.startswith("threat.groups."):  # a list of tables, of which one alone is the threat itself
+            group: dict[str, Any] = {}
+            put_all(group, {key.removeprefix("threat.groups."): given})
+            key, changes = key.replace("groups.", "groups.0."), {"threat.groups": [group, group]}
         with pytest.raises(ConfigError) as caught:
-            load(BASE, {key: many.get(key.split(".")[-1], value)})
+            load(BASE, changes)
         assert any(problem.startswith(key) for problem in caught.value.problems)
+        key = key.replace("groups.0.", "groups.")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ENTRIES if kind != "dataset"])
