@@ -62,6 +62,7 @@ def run(
     as_json
         The plan (with --dry-run) or the outcome as JSON on standard output; everything else goes to standard error.
     """
+    from fedpoison.common import lifeline
     from fedpoison.common.errors import ConfigError, RunError
     from fedpoison.config.choice import parse_assignment
     from fedpoison.config.sweep import load
@@ -77,6 +78,9 @@ def run(
         raise ConfigError([f"--jobs must be from 1 to 1000, it is {jobs}"])
     if ray_address and engine != "ray" and jobs != "ray":
         raise ConfigError(["--ray-address goes with --engine ray or --jobs ray"])
+    if jobs != 1:
+        with lifeline.deaf_children():  # which starts Python's tracker of resources, before a library does
+            pass
     console = Output(stderr=True) if as_json else output()
     if engine == jobs == "ray":
         raise ConfigError(["--engine ray and --jobs ray would wait for each other's cores; give one"])

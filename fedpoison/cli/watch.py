@@ -75,7 +75,8 @@ def _say_of(results: list[Path], sweeps: list["Sweep"]) -> None:
         from fedpoison.report.remarks import remarks
         from fedpoison.runs.frame import Runs
 
-        say(remarks(Runs.read(results)), error_output())
+        there = [folder for folder in results if next(folder.rglob("rounds.jsonl"), None)]
+        say(remarks(Runs.read(there)), error_output())
 
 
 def _look(folders: list[Path]) -> tuple[list["Sweep"], list[str]]:

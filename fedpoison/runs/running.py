@@ -171,6 +171,8 @@ def _attempt(job: Job, config: Config, report: Callable[[Record], None]) -> str 
     except BusyError:
         return LEFT
     except DamagedError as error:
+        with suppress(OSError):  # there may be one of another time
+            (job.folder(config).path / "error.txt").unlink(missing_ok=True)
         return str(error)
     except (Exception, SystemExit) as error:
         with suppress(OSError):  # if the folder itself is the trouble, the message has to do

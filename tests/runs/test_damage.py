@@ -16,6 +16,7 @@ import fedpoison
 from fedpoison import cli
 from fedpoison.common.errors import LEFT, ConfigError, RunError
 from fedpoison.config.sweep import load
+from fedpoison.runs import simulation
 from fedpoison.runs.files import RunFiles, Tail
 from fedpoison.runs.frame import Runs
 from fedpoison.runs.records import RunFolder
@@ -150,6 +151,10 @@ def test_a_plan_that_is_damaged_hides_no_other(out: Path, capsys: pytest.Capture
         assert "d: 3 finished" in said.out
         assert f"fedpoison: {out / 'e'} has no readable plan.json" in said.err
     assert cli.main(["watch", str(out / "e"), "--once"]) == 2
+    shutil.copy(out / "d" / "plan.json", out / "e" / "plan.json")
+    for run in runs(out):
+        shutil.rmtree(out / "e" / run.name)
+    assert cli.main(["watch", str(out / "e"), str(out / "d"), "--once"]) == 0  # of which one has not begun
 
 
 def test_a_description_is_written_again_without_the_run(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +195,26 @@ def test_runs_of_older_versions_are_recognised(out: Path, kept: Path, monkeypatc
     assert not Job(load(TABLE), out).start()
     assert len(Runs.read([out])) == 3
     assert outcomes(out) == outcomes(kept)
+
+
+def test_a_cut_run_of_an_older_version_is_taken_up(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(number: int, record: Mapping[str, Any]) -> None:
+        if record["round"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Job(load(TABLE), tmp_path).start(interrupt)
+    run, *_ = runs(tmp_path)
+    old(run)
+    checkpoint = run / "checkpoint.safetensors"
+    save_file(load_file(checkpoint), checkpoint, metadata={"round": "3"})
+    played, play = [], simulation.play
+    monkeypatch.setattr(simulation, "play", lambda *given: played.append(1) or play(*given))
+    job = Job(load({**TABLE, "sweep": {}}), tmp_path)
+    assert job.folder(job.configs[0]).path == run
+    assert not job.start()
+    assert len(played) == 1
+    assert DAMAGE["outcome"](RunFiles(run)) == outcomes(kept)[0]
 
 
 LINES: dict[str, Callable[[list[str]], list[str]]] = {
