@@ -108,7 +108,7 @@ def test_a_run_that_is_interrupted_at_each_statement_ends_the_same(
     table: dict[str, Any], patience: float, again: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "_PATIENCE", patience)
-    assert ends_the_same(table, tmp_path, step=5 if again else 2, again=again) > 300
+    assert ends_the_same(table, tmp_path, step=8 if again else 3, again=again) > 300
 
 
 def test_where_only_the_log_cannot_be_written_the_run_goes_on_later(
