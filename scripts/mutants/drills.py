@@ -90,6 +90,13 @@ MUTANTS = (
         CONSTRAINED,
     ),
     (
+        "the layers that are named stay",
+        "attacks/training/own_settings.py",
+        "= layer.name.startswith(tuple(only))",
+        "= not layer.name.startswith(tuple(only))",
+        "tests/attacks/test_own_settings.py",
+    ),
+    (
         "the gradient is of the last samples",
         "clients/drills.py",
         "(losses.sum() / len(shard)).backward()",
