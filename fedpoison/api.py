@@ -51,9 +51,12 @@ def watched(monitor: Named | Mapping[str, Any]) -> Watch:
     """A monitor from its name (or the decorated function), or a table with `name`, options and `action`."""
     table = dict(monitor) if isinstance(monitor, Mapping) else {"name": monitor}
     action: Any = table.pop("action", "warn")
+    span: Any = table.pop("for_rounds", None)
     if action not in get_args(Action):
         raise ValueError(f"action = {action!r} of a monitor is none of {', '.join(get_args(Action))}")
-    return Watch(_step("monitor", table), action)
+    if span is not None:
+        span = whole("for_rounds", span)
+    return Watch(_step("monitor", table), action, span)
 
 
 @torch.inference_mode(False)

@@ -19,6 +19,7 @@ from fedpoison.common.seeding import Stream
 from fedpoison.contract.vocabulary import PHASES, Record
 from fedpoison.defences.defence import Defence
 from fedpoison.defences.monitoring import Watch
+from fedpoison.defences.quarantine import free, kept_out
 from fedpoison.defences.situation import Situation
 from fedpoison.measures.evaluation import Evaluator, Examiner, RootProbe, Scores
 from fedpoison.measures.rounds import by_group, detection, rejection_skew, spread_of, summary_of_norms
@@ -33,7 +34,7 @@ class State:
     """All that one round hands to the next; it is what a checkpoint holds.
 
     `memories`: what each owner keeps, by name: "defence", "monitors" and "server", "attack" and "drills", the clients'
-    "momentum" and "cleaning", and "waiting", the updates that are on their way.
+    "momentum" and "cleaning", "waiting", the updates that are on their way, and "quarantine", who is not drawn.
     """
 
     round: int
@@ -104,7 +105,7 @@ def play(state: State, world: World) -> tuple[State, Record]:
     verdict = served.verdict
     clock.append(time.perf_counter())
 
-    due = number % world.evaluate_every == 0 or number == world.rounds
+    due = number % world.evaluate_every == 0 or number == world.rounds or served.stop
     scores = vars(world.evaluator(served.params)) if due else {"events": ()}
     clock.append(time.perf_counter())
 
@@ -138,6 +139,7 @@ def play(state: State, world: World) -> tuple[State, Record]:
         "monitors": served.watched,
         "momentum": harvest.momentum,
         "waiting": waiting,
+        "quarantine": kept_out(state.memory_of("quarantine"), served.quarantine, number, world.federation.clients),
     }
     return State(round=number, params=served.params, previous=served.previous, memories=memories), record
 
@@ -148,7 +150,7 @@ SCORES = tuple(field.name for field in fields(Scores) if field.name != "events")
 def _train(state: State, world: World, number: int) -> Harvest:
     """Have the cohort train, the attackers too if anybody looks at that, and the server on its own samples."""
     threats, federation = world.threats, world.federation
-    cohort, events = _cohort(world, number)
+    cohort, events = _cohort(world, number, free(state.memory_of("quarantine"), number))
     drills, drilled, remarks = _drills(state, world, cohort, number)
     honest = int((~cohort.malicious).sum())
     trained, twinned, cast, twins = ~cohort.malicious, torch.zeros_like(cohort.malicious), list[Task](), list[Task]()
@@ -212,9 +214,9 @@ def _clean(
     return [task if task.client in bad else next(made) for task in cast], list(made), cleaning
 
 
-def _cohort(world: World, number: int) -> tuple[Cohort, list[Event]]:
-    """Who answers in this round, and who does not."""
-    drawn = world.federation.cohort(number, world.per_round)
+def _cohort(world: World, number: int, among: Tensor | None) -> tuple[Cohort, list[Event]]:
+    """Who answers in this round, of all or of those among whom the server draws, and who does not."""
+    drawn = world.federation.cohort(number, world.per_round, among)
     group = torch.full_like(drawn, -1)
     for threat in world.threats:
         group[threat.among(drawn, world.seed, number)] = threat.number

@@ -1,7 +1,7 @@
 """The server's half of a round: screen the updates, aggregate them, step."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedpoison.clients.training import Rates
 from fedpoison.defences.defence import Defence
-from fedpoison.defences.monitoring import Watch, watch
+from fedpoison.defences.monitoring import Watch, Watched, watch
 from fedpoison.defences.situation import Situation
 from fedpoison.types import LARGEST, Event, NotNegative, Params, Positive, State, Update, Verdict
 
@@ -20,7 +20,8 @@ class Served:
     """What a round of the server gives: the parameters after it, the verdict, and what the next round starts from.
 
     `previous`: the aggregate of the last round that was not skipped or taken back; `memory`: the optimizer's;
-    `watched`: the monitors'; `stepped`: whether there was a step that was not taken back.
+    `watched`: the monitors'; `stepped`: whether there was a step that was not taken back; `stop`: it is the last
+    round; `quarantine`: for how many rounds whom is kept out.
     """
 
     params: Params
@@ -29,6 +30,8 @@ class Served:
     memory: Mapping[str, Tensor]
     watched: Mapping[str, Tensor]
     stepped: bool = False
+    stop: bool = False
+    quarantine: Mapping[int, int] = field(default_factory=dict)
 
 
 class Server(BaseModel):
@@ -76,7 +79,7 @@ class Server(BaseModel):
         A round in which that cannot be done, or in which parameters overflow, is skipped: all stays as it was. So it
         does but for the monitors' memories where one has the step taken back.
         """
-        watched = watched or {}
+        watched, seen = watched or {}, Watched((), {})
         with defence.drawing(situation.stream):
             verdict = defence(updates, situation)
         if not verdict.skipped:
@@ -92,6 +95,8 @@ class Server(BaseModel):
                         memory=kept,
                         watched=watched,
                         stepped=True,
+                        stop=seen.stop,
+                        quarantine=seen.quarantine,
                     )
                 verdict = replace(verdict, state=situation.state)
             else:
@@ -103,6 +108,8 @@ class Server(BaseModel):
             previous=situation.previous,
             memory=memory,
             watched=watched,
+            stop=seen.stop,
+            quarantine=seen.quarantine,
         )
 
     def step(self, params: Params, aggregate: Update, memory: Mapping[str, Tensor], lr: float) -> tuple[Params, State]:

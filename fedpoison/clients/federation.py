@@ -172,12 +172,16 @@ class Federation:
     def _skews(self) -> Tensor:
         return self.dataset.task.skew(self.dataset.train_labels, self._indices)
 
-    def cohort(self, round: int, per_round: int) -> ClientIds:
-        """The ids of this round's clients, ascending; drawn without replacement if not all take part."""
-        if per_round == self.clients:
-            return torch.arange(self.clients)
-        drawn = Stream(self.seed, "cohort", round).numpy().choice(self.clients, per_round, replace=False)
-        return torch.from_numpy(np.sort(drawn))
+    def cohort(self, round: int, per_round: int, among: Tensor | None = None) -> ClientIds:
+        """The ids of this round's clients, ascending; drawn without replacement if not all take part.
+
+        `among`: those who may be drawn, ascending, if not all; where they are fewer, they are the cohort.
+        """
+        known = torch.arange(self.clients) if among is None else among
+        if per_round >= len(known):
+            return known
+        drawn = Stream(self.seed, "cohort", round).numpy().choice(len(known), per_round, replace=False)
+        return known[torch.from_numpy(np.sort(drawn))]
 
 
 def _set_apart(samples: int, root: int, validation: int, seed: int) -> tuple[Tensor, Tensor, NDArray[np.int64]]:

@@ -131,16 +131,20 @@ def _count_or_true(given: Any) -> Any:
 
 
 class MonitorConfig(Section):
-    """One of [defence] monitors: a monitor's name or its table, and what is done on its alarms."""
+    """One of [defence] monitors: a monitor's name or its table, and what is done on its alarms.
+
+    `for_rounds`: how long a quarantine lasts.
+    """
 
     monitor: a("monitor")
     action: Action = "warn"
+    for_rounds: int | None = Field(None, ge=1)
 
     @model_validator(mode="before")
     @classmethod
     def _flat(cls, given: Any) -> Any:
         if isinstance(given, Mapping) and "monitor" not in given:
-            ours = {k: v for k, v in given.items() if k == "action"}
+            ours = {k: v for k, v in given.items() if k in ("action", "for_rounds")}
             return {"monitor": {k: v for k, v in given.items() if k not in ours}, **ours}
         return {"monitor": given} if isinstance(given, str) or callable(given) else given
 
@@ -152,7 +156,12 @@ class MonitorConfig(Section):
     @property
     def watch(self) -> Watch:
         """The monitor as the server takes it."""
-        return Watch(self.monitor.step, self.action)
+        return Watch(self.monitor.step, self.action, self.for_rounds)
+
+    @model_validator(mode="after")
+    def _lasts(self) -> "MonitorConfig":
+        _ = self.watch  # ValueError if a quarantine has no length, or something else has one
+        return self
 
 
 class ClientDefence(Section):

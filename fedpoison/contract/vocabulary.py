@@ -15,6 +15,13 @@ NOTHING_LEFT = "no update is left"
 
 Record = dict[str, Any]
 """One line of rounds.jsonl; what was not measured is None."""
+
+
+def stopped(record: Record) -> bool:
+    """Whether a monitor ended the run with this round."""
+    return any(event["what"] == "stop" for event in record["events"])
+
+
 GOALS = ("availability", "targeted", "source_to_target", "backdoor")
 """What an attack on the data is after: no use of the model at all; certain test samples taken for another class; a
 class taken for another; whatever has a trigger taken for a class."""

@@ -1,7 +1,7 @@
 """The monitors of a server: what they are shown, and what is done when they raise an alarm."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, get_args
 
@@ -15,24 +15,40 @@ from fedpoison.defences.memory import ByStep
 from fedpoison.defences.situation import Situation
 from fedpoison.types import Alarm, Event, Exam, Params, Series, State, Verdict
 
-Action = Literal["warn", "rollback"]
+Action = Literal["warn", "rollback", "stop", "quarantine"]
 
 
 @dataclass(frozen=True)
 class Watch:
-    """A monitor, and what the server does on its alarms: "warn", or "rollback", take the round's step back."""
+    """A monitor, and what the server does on its alarms.
+
+    "warn": nothing more; "rollback": take the round's step back; "stop": end the run with the round; "quarantine": draw
+    none of the suspects in the next so many rounds (`for_rounds`).
+    """
 
     step: Step
     action: Action = "warn"
+    for_rounds: int | None = None
+
+    def __post_init__(self) -> None:
+        span = self.for_rounds
+        if (span is None) == (self.action == "quarantine") or (span is not None and span < 1):
+            given = f"action = {self.action!r}, for_rounds = {span}"
+            raise ValueError(f"for_rounds, at least 1, says how long a quarantine lasts and nothing else: {given}")
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What the monitors made of a round: events, whether its step is taken back, and their memories."""
+    """What the monitors made of a round: events, what is to be done, and their memories.
+
+    `rollback`: its step is taken back; `stop`: it is the last; `quarantine`: for how many rounds whom is not drawn.
+    """
 
     events: tuple[Event, ...]
-    rollback: bool
     memory: Mapping[str, Tensor]
+    rollback: bool = False
+    stop: bool = False
+    quarantine: Mapping[int, int] = field(default_factory=dict)
 
 
 def lacking(watches: Sequence[Watch], samples: Collection[str]) -> list[str]:
@@ -48,7 +64,7 @@ def watch(
 
     One that fails is an event and remembers what it did before.
     """
-    memories, events, rollback = ByStep(memory), list[Event](), False
+    memories, events, actions, quarantine = ByStep(memory), list[Event](), set[Action](), dict[int, int]()
     view = View(verdict, situation, after)
     for place, each in enumerate(watches):
         entry, name = each.step[0], f"monitor{place}"
@@ -61,10 +77,17 @@ def watch(
         memories.keep(name, None, kept)
         if alarm:
             events.append(Event("alarm", alarm.suspects, f"{entry.name}: {alarm.detail}"))
-            rollback |= each.action == "rollback"
-    if rollback:
+            actions.add(each.action)
+            if each.for_rounds:
+                quarantine |= {client: max(each.for_rounds, quarantine.get(client, 0)) for client in alarm.suspects}
+    if "rollback" in actions:
         events.append(Event("rollback", detail="the model is what it was before this round"))
-    return Watched(tuple(events), rollback, memories.whole)
+    if quarantine:
+        span = " or ".join(map(str, sorted({*quarantine.values()})))
+        events.append(Event("quarantine", tuple(sorted(quarantine)), f"not drawn for {span} rounds"))
+    if "stop" in actions:
+        events.append(Event("stop", detail="the run ends with this round"))
+    return Watched(tuple(events), memories.whole, "rollback" in actions, "stop" in actions, quarantine)
 
 
 class View:

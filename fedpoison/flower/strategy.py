@@ -93,6 +93,8 @@ class RobustStrategy(FedAvg):
         self._monitors, self._statistics = tuple(map(watched, monitors)), tuple(statistics)
         if missing := lacking(self._monitors, ()):
             raise ValueError(f"{missing[0]}, which runs of an experiment have")
+        if others := [each.action for each in self._monitors if each.action not in ("warn", "rollback")]:
+            raise ValueError(f"action = {others[0]!r} is for runs of an experiment; here Flower draws and counts")
         self._file = None if memory is None else Path(memory)
         self._own_train, self._own_evaluate = (fedavg.get(f"{n}_metrics_aggr_fn") for n in ("train", "evaluate"))
         self.events: dict[int, list[Event]] = {}

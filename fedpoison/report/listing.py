@@ -37,6 +37,6 @@ def _order(run: Told, title: str) -> tuple[str, bool, str, int]:
 def _state(run: Told) -> str:
     done, rounds = len(run.folder.records()), run.config["rounds"]
     if run.folder.ended:
-        return str(rounds)
+        return str(rounds) if done == rounds else f"{done} of {rounds}, ended by a monitor"
     failed = (run.folder.path / "error.txt").is_file()
     return f"{done} of {rounds}, {'failed' if failed else 'cut'}"

@@ -8,7 +8,7 @@ from rich import progress as bars
 from rich.console import Console
 
 from fedpoison.config.config import Config
-from fedpoison.contract.vocabulary import Record
+from fedpoison.contract.vocabulary import Record, stopped
 
 _SHOWN = {"accuracy": "accuracy", "asr": "asr", "target_success": "target success"}
 
@@ -50,9 +50,10 @@ class Progress:
             return
         if self._left[number] == config.rounds:
             self._started[number] = time.perf_counter()
-        self._left[number] -= 1
+        played = self._left[number] if stopped(record) else 1
+        self._left[number] -= played
         name = self._names[number]
-        self._bar.update(self._task, advance=1, description=f"{name} · {_figures(record)}")
+        self._bar.update(self._task, advance=played, description=f"{name} · {_figures(record)}")
         if self._left[number] == 0:
             self._done += 1
             count, width = f"{self._done}/{len(self._configs)}", len(str(len(self._configs)))

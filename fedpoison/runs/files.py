@@ -21,7 +21,7 @@ from typing import Any
 from fedpoison.common import former
 from fedpoison.common.errors import DamagedError
 from fedpoison.common.fingerprint import digest
-from fedpoison.contract.vocabulary import PHASES, Record
+from fedpoison.contract.vocabulary import PHASES, Record, stopped
 from fedpoison.runs.sealing import sound_lines
 
 DESCRIPTION = ("config.toml", "run.json")
@@ -126,7 +126,8 @@ class RunFiles:
             raise DamagedError(f"{self.model} is not whole")
         if "rounds.jsonl" not in known:
             wanted = self._read("config.toml")["rounds"] if rounds is None else rounds
-            if (found := self._hold_log()) != wanted:
+            found, records = self._hold_log(), self.records()
+            if found != wanted and not (records and stopped(records[-1])):
                 raise DamagedError(f"{self.path / 'rounds.jsonl'} has {found} of {wanted} rounds")
 
     def sums(self) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fedpoison.contract.vocabulary import NOTHING_LEFT, Record
+from fedpoison.contract.vocabulary import NOTHING_LEFT, Record, stopped
 from fedpoison.runs.files import RunFiles
 
 
@@ -91,6 +91,10 @@ def _round(record: Record) -> Iterator[tuple[str, str]]:
         yield " had an alarm", event["detail"].partition(":")[0]
     if _events(record, "rollback"):
         yield " were taken back", "a monitor's alarm"
+    if stopped(record):
+        yield " ended the run", "a monitor's alarm"
+    if _events(record, "quarantine"):
+        yield " put suspects in quarantine", "a monitor's alarm"
     theirs = [event for event in aside if malicious.intersection(event["clients"])]
     if malicious and malicious <= {client for event in theirs for client in event["clients"]} and not record["skipped"]:
         yield "", f"what the attackers sent was set aside ({' or '.join(event['detail'] for event in theirs)})"

@@ -11,7 +11,7 @@ from fedpoison.common.errors import DamagedError
 from fedpoison.common.seeding import settings_kept
 from fedpoison.config.config import Config
 from fedpoison.contract import usercode
-from fedpoison.contract.vocabulary import Record
+from fedpoison.contract.vocabulary import Record, stopped
 from fedpoison.round import State, play
 from fedpoison.runs.checkpoints import load_params
 from fedpoison.runs.records import RunFolder
@@ -48,15 +48,17 @@ def _play_rounds(folder: RunFolder, config: Config, report: Callable[[Record], N
     state = taken or _begin(folder, config, state, out)
     if changes := folder.describe(config.table(), config.labels()):
         events.append(Event("resumed", detail=changes))
+    over = state.round == config.rounds
     for record in folder.records():
         report(record)
+        over |= stopped(record)
     try:
-        while state.round < config.rounds:
+        while not over:
             with settings_kept():  # a user's net may change them
                 state, record = play(state, world)
             record["events"][:0] = [event.as_dict() for event in events]
-            events = []
-            if state.round == config.rounds:
+            events, over = [], state.round == config.rounds or stopped(record)
+            if over:
                 record["events"] += [event.as_dict() for event in _uncounted(config, there)]
             folder.append(record, state)
             report(record)

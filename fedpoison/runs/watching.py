@@ -91,4 +91,5 @@ def _look_at(path: Path, name: str, planned: int, began: float) -> tuple[Seen, i
     except (ValueError, TypeError):
         state, record = "damaged", None
     done = 0 if state == "damaged" else len(whole)
+    planned = done if state == "finished" else planned  # a monitor may have ended it
     return Seen(name, state, done, planned, record), done if fresh else 0

@@ -2,6 +2,7 @@
 
 MONITORS = "tests/defences/test_monitors.py"
 CHARTS = "tests/defences/test_charts.py"
+ACTIONS = "tests/defences/test_monitor_actions.py"
 
 MUTANTS = (
     (
@@ -122,5 +123,40 @@ MUTANTS = (
         "if missing := lacking(watches, own):",
         "if missing := lacking((), own):",
         CHARTS,
+    ),
+    (
+        "an ended run goes on when it is taken up",
+        "runs/simulation.py",
+        "over |= stopped(record)",
+        "pass",
+        ACTIONS,
+    ),
+    (
+        "the last round of an ended run is not evaluated",
+        "round.py",
+        " or number == world.rounds or served.stop",
+        " or number == world.rounds",
+        ACTIONS,
+    ),
+    (
+        "a quarantine lasts a round less",
+        "defences/quarantine.py",
+        "(until < round).nonzero()",
+        "(until <= round).nonzero()",
+        ACTIONS,
+    ),
+    (
+        "a quarantine is made shorter",
+        "defences/quarantine.py",
+        "max(int(until[client]), round + span)",
+        "round + span",
+        ACTIONS,
+    ),
+    (
+        "who is away is forgotten",
+        "round.py",
+        '"quarantine": kept_out(state.memory_of("quarantine"), served.quarantine',
+        '"quarantine": kept_out({}, served.quarantine',
+        ACTIONS,
     ),
 )
