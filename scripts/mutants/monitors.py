@@ -159,4 +159,18 @@ MUTANTS = (
         '"quarantine": kept_out({}, served.quarantine',
         ACTIONS,
     ),
+    (
+        "the newest buckets become one",
+        "defences/monitors/adwin.py",
+        "buckets[row[0] : row[1] + 1] = [_merged(buckets[row[0] : row[1] + 1])]",
+        "buckets[row[-2] : row[-1] + 1] = [_merged(buckets[row[-2] : row[-1] + 1])]",
+        CHARTS,
+    ),
+    (
+        "a window's variance is that within its buckets",
+        "defences/monitors/adwin.py",
+        "bucket[2] + bucket[0] * (bucket[1] - mean) ** 2",
+        "bucket[2]",
+        CHARTS,
+    ),
 )

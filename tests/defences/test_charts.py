@@ -17,6 +17,7 @@ from fedpoison.config.sweep import load as experiment
 from fedpoison.contract.vocabulary import Record
 from fedpoison.contract.words import WORDS
 from fedpoison.defences.monitoring import View, Watch, watch
+from fedpoison.defences.monitors.adwin import adwin
 from fedpoison.defences.monitors.cusum import cusum
 from fedpoison.defences.monitors.ewma import ewma
 from fedpoison.defences.monitors.page_hinkley import page_hinkley
@@ -37,7 +38,7 @@ def through(monitor: Callable[..., Any], values: Sequence[float], **options: Any
     told = []
     for value in values:
         alarm, state = monitor(lambda series, value=value: value, state, **options)
-        told.append((alarm, {name: float(each) for name, each in state.items() if name != "first"}))
+        told.append((alarm, {name: float(each) for name, each in state.items() if each.dim() == 0}))
     return told
 
 
@@ -102,6 +103,11 @@ def test_charts_start_late_wait_and_begin_anew_after_an_alarm(monitor: Callable[
     assert (len(alarms(again)) > 2) == (monitor is not page_hinkley)  # the measure stays, and its own mean moves
 
 
+def test_adwin_takes_no_note_of_what_is_no_number() -> None:
+    told = through(adwin, [0.1, float("inf"), 0.1])
+    assert told[1] == (Alarm("norm is inf"), told[0][1])
+
+
 @pytest.mark.parametrize("monitor", [cusum, ewma, page_hinkley])
 def test_a_chart_of_what_never_moved_and_of_what_is_no_number(monitor: Callable[..., Any]) -> None:
     assert not alarms(through(monitor, [2.0] * 20, warmup=10))
@@ -133,6 +139,50 @@ def test_page_hinkley_is_river_s_on_deviations() -> None:
         values = torch.randn(120, generator=torch.Generator().manual_seed(seed)).double()
         values[60:] += 1.5 if seed % 2 else -1.5
         assert alarms(through(page_hinkley, values.tolist(), warmup=12, direction=direction)) == found
+
+
+# adwin
+
+ADWIN = {  # river 0.26.1, by seed, delta and clock
+    (0, 0.002, 1): [161, 224],
+    (0, 0.002, 32): [192],
+    (1, 0.3, 1): [107, 205],
+    (2, 0.3, 1): [116, 209],
+    (2, 0.05, 8): [120, 216],
+    (3, 0.002, 1): [184, 277],
+}
+
+
+def test_adwin_is_river_s() -> None:
+    for (seed, delta, clock), found in ADWIN.items():
+        values = torch.randn(300, generator=torch.Generator().manual_seed(seed)).double()
+        values[100:] += 1
+        values[200:] -= 2
+        assert alarms(through(adwin, values.tolist(), delta=delta, clock=clock)) == found
+
+
+def test_adwin_finds_large_shifts_late_and_small_ones_never() -> None:
+    assert alarms(through(adwin, [0.8] * 60 + [0.1] * 40, clock=32)) == [96]
+    told = through(adwin, [9.0, *[0.8] * 60, *[0.1] * 30], skip=1)
+    assert alarms(told) == [87]
+    assert told[86][0] == Alarm("the mean of norm went from 0.8 to 0.1")
+    for delta, found in ((0.002, [[31], [61], [], []]), (0.05, [[16], [27], [69], []])):
+        shifts = [alarms(through(adwin, [0.8] * 50 + [value] * 75, delta=delta)) for value in (0.1, 0.4, 0.6, 0.7)]
+        assert [[number - 50 for number in each] for each in shifts] == found
+
+
+def test_adwin_keeps_few_buckets_and_the_window_whole() -> None:
+    state: dict[str, Tensor] = {}
+    values = torch.rand(400, generator=torch.Generator().manual_seed(4)).double()
+    for value in values.tolist():
+        _, state = adwin(lambda series, value=value: value, state, delta=1e-9)
+    sizes, means, squares = state["buckets"].unbind(1)
+    assert sizes.sum() == 400
+    assert len(sizes) < 40
+    assert sizes.tolist() == sorted(sizes.tolist(), reverse=True)
+    torch.testing.assert_close((sizes * means).sum() / 400, values.mean())
+    whole = squares.sum() + (sizes * (means - values.mean()) ** 2).sum()
+    torch.testing.assert_close(whole / 399, values.var())
 
 
 # per_class_drop
