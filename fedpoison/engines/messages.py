@@ -17,7 +17,7 @@ from torch import Tensor
 from fedpoison.clients.training import Engine, Plan, Task, Trained
 from fedpoison.contract.blame import staying
 from fedpoison.contract.entry import in_words
-from fedpoison.engines.received import events, numbers, said
+from fedpoison.engines.received import events, numbers, read, said
 from fedpoison.types import Drill, Event, LocalUpdates, Params
 
 
@@ -92,7 +92,7 @@ def client_app(engine_of: Callable[[str], Engine]) -> ClientApp:
         mine, todo = int(context.node_config["partition-id"]), _plan(plan, arrays)
         if any(task.client != mine for task in todo.tasks):
             raise ValueError(f"client {mine} has no other client's samples: {todo.tasks}")
-        params = torch.from_numpy(arrays["params"].numpy())
+        params = torch.from_numpy(read(arrays["params"]))
         with staying():
             return _answer(message, engine_of(experiment).train(params, todo))
 
@@ -103,7 +103,7 @@ def _plan(text: str, arrays: ArrayRecord) -> Plan:
     table, tasks = json.loads(text), []
     for place, task in enumerate(table["tasks"]):
         names, drill = (f"kept.{place}", f"mask.{place}"), task["drill"]
-        kept, mask = (torch.from_numpy(arrays[name].numpy()) if name in arrays else None for name in names)
+        kept, mask = (torch.from_numpy(read(arrays[name])) if name in arrays else None for name in names)
         drill = Drill(**{**drill, "mask": mask}) if drill else None
         tasks.append(Task(**{**task, "drill": drill, "kept": kept}))
     return Plan(**{**table, "tasks": tuple(tasks)})

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,19 @@ def number(value: Any) -> float | None:
     return made if math.isfinite(made) else None
 
 
+def read(array: Array) -> NDArray[Any]:
+    """An array's numbers, in one thread at a time.
+
+    numpy parses their header as Python, and CPython 3.11 fails if two threads parse at once: "AST constructor recursion
+    depth mismatch".
+    """
+    with _reading:
+        return array.numpy()
+
+
+_reading = threading.Lock()
+
+
 def numbers(array: Array, shape: tuple[int, ...], dtype: str, name: str = "it") -> NDArray[Any] | str:
     """The numbers in an array, or why they are not of this shape and type."""
     try:
@@ -43,7 +57,7 @@ def numbers(array: Array, shape: tuple[int, ...], dtype: str, name: str = "it") 
             return f"{name} is {said(tuple(array.shape))} {said(array.dtype)}, not {shape} {dtype}"
         if len(array.data) > math.prod(shape) * np.dtype(dtype).itemsize + _HEADER:
             return f"{name} is longer than {shape} {dtype} can be"
-        made = array.numpy()
+        made = read(array)
         if (made.shape, str(made.dtype)) != (shape, dtype):
             return f"{name} says it is {shape} {dtype} and is {made.shape} {made.dtype}"
     except Exception as error:  # whatever bytes may raise

@@ -444,7 +444,7 @@ def test_a_round_in_which_nobody_answers() -> None:
 
 
 def test_overflow_leaves_the_model_as_it_is() -> None:
-    strategy = robust("mean", server=Server(lr=1e300))
+    strategy = robust("mean", server=Server(lr=1e30, weight_decay=1e30))
     assert numbers(run(strategy, app(), 1)) == [1.0] * 6 + [0.0] * 3
     assert strategy.events[1][0].detail == "parameters overflow"
 
@@ -544,7 +544,7 @@ def test_the_memory_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_skipped_round_keeps_the_memory_of_the_last() -> None:
-    strategy = robust(counting, server=Server(lr=1e300))
+    strategy = robust(counting, server=Server(lr=1e30, weight_decay=1e30))
     run(strategy, app(), 1)
     assert strategy.state is not None
     assert not strategy.state.memory_of("defence")
