@@ -138,7 +138,7 @@ class MonitorConfig(Section):
 
     monitor: a("monitor")
     action: Action = "warn"
-    for_rounds: int | None = Field(None, ge=1)
+    for_rounds: Rounds | None = None
 
     @model_validator(mode="before")
     @classmethod

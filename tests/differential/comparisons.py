@@ -734,6 +734,12 @@ def attacks() -> list[Comparison]:
         "clusters-10-2 clusters-11-2 clusters-25-5 gaussian-5-2 gaussian-7-2 gaussian-10-2 gaussian-11-2 gaussian-25-5 "
         "shifted-10-2 shifted-11-2 shifted-25-5 shifted-26-5 small-10-2 small-11-2 ties-10-2 ties-11-2"
     )
+    first = Difference(
+        f"{elsewhere} clusters-7-1 gaussian-7-0 gaussian-7-1 shifted-7-1 small-7-1",
+        "copies the first client",
+        "the authors copy whoever lies farthest along the direction in which the honest differ most",
+        gives(lambda rows, f: rows[0]),
+    )
     rows = [
         Comparison("byzfl", "sign_flip", "SignFlipping()", "sign_flip", mean_of, (), "`own` = the honest mean"),
         Comparison("krum", "sign_flip", "SignFlipAttack(f)", "sign_flip", mean_of, (), "`own` = the honest mean"),
@@ -792,8 +798,8 @@ def attacks() -> list[Comparison]:
                 ),
             ),
         ),
-        Comparison("byzfl", "mimic", "Mimic(epsilon=0)", "mimic", attack("mimic")),
-        Comparison("byzpy", "mimic", "MimicAttack()", "mimic", attack("mimic")),
+        Comparison("byzfl", "mimic", "Mimic(epsilon=0)", "mimic", attack("mimic"), (first,)),
+        Comparison("byzpy", "mimic", "MimicAttack()", "mimic", attack("mimic"), (first,)),
     ]
     return [replace(row, kind="update_attack") for row in rows]
 
