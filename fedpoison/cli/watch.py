@@ -56,7 +56,7 @@ def watch(
             for sweep in sweeps:
                 print(json.dumps(sweep.as_dict()) if as_json else _line(sweep), flush=True)
             if once or all(sweep.over for sweep in sweeps):
-                _say_of(results, sweeps)
+                _say_of(sweeps)
                 return
             time.sleep(_PERIOD)
     with Live(console=console, auto_refresh=False) as live:
@@ -66,17 +66,12 @@ def watch(
             if once or all(sweep.over for sweep in sweeps):
                 break
             time.sleep(_PERIOD)
-    _say_of(results, sweeps)
+    _say_of(sweeps)
 
 
-def _say_of(results: list[Path], sweeps: list["Sweep"]) -> None:
-    """What must be known of the runs to read them, once there is something to read."""
-    if any(run.done for sweep in sweeps for run in sweep.runs):
-        from fedpoison.report.remarks import remarks
-        from fedpoison.runs.frame import Runs
-
-        there = [folder for folder in results if next(folder.rglob("rounds.jsonl"), None)]
-        say(remarks(Runs.read(there)), error_output())
+def _say_of(sweeps: list["Sweep"]) -> None:
+    for sweep in sweeps:
+        say(sweep.remarks(), error_output())
 
 
 def _look(folders: list[Path]) -> tuple[list["Sweep"], list[str]]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from fedpoison.common.errors import WatchError
 from fedpoison.runs.files import RunFiles
+from fedpoison.runs.happened import happened
 
 State = Literal["finished", "running", "waiting", "failed", "damaged"]
 STATES = get_args(State)
@@ -17,6 +18,7 @@ STATES = get_args(State)
 class Seen:
     """One run: where it is, and what its last line says."""
 
+    path: Path
     name: str
     state: State
     done: int
@@ -49,6 +51,10 @@ class Sweep:
         """Runs in this state."""
         return sum(run.state == state for run in self.runs)
 
+    def remarks(self) -> list[str]:
+        """What must be known of what was played so far to read it."""
+        return happened([RunFiles(run.path) for run in self.runs if run.done and run.state != "damaged"])
+
     def as_dict(self) -> dict[str, Any]:
         """For machines."""
         return {
@@ -57,7 +63,9 @@ class Sweep:
             "rounds": sum(run.rounds for run in self.runs),
             "rounds_done": sum(run.done for run in self.runs),
             "seconds_left": self.seconds_left,
-            "runs": [{**vars(run), "record": None} for run in self.runs if run.state == "running"],
+            "runs": [
+                {**vars(run), "path": str(run.path), "record": None} for run in self.runs if run.state == "running"
+            ],
         }
 
 
@@ -92,4 +100,4 @@ def _look_at(path: Path, name: str, planned: int, began: float) -> tuple[Seen, i
         state, record = "damaged", None
     done = 0 if state == "damaged" else len(whole)
     planned = done if state == "finished" else planned  # a monitor may have ended it
-    return Seen(name, state, done, planned, record), done if fresh else 0
+    return Seen(path, name, state, done, planned, record), done if fresh else 0

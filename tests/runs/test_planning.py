@@ -232,6 +232,13 @@ def test_watching_needs_no_torch(tmp_path: Path) -> None:
     assert "1 finished" in done.stdout
 
 
+def test_watching_says_what_tables_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = Job(load(table(sweep={}, seeds=[0], threat={"malicious": 1, "update": "alie"})), tmp_path)
+    job.start()
+    assert cli.main(["watch", str(tmp_path / "p"), "--once"]) == 0
+    assert "all send the honest mean" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_the_commands(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["completion", shell]) == 0
