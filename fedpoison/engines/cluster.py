@@ -15,6 +15,8 @@ kept: dict[str | None, Any] = {}
 """Workers that stay from run to run, by the cluster's address; they end when nobody names them any more."""
 PATIENCE = 120.0
 """Seconds to wait for a first worker."""
+_own: set[str] = set()
+"""Variables of the environment that close a cluster which was started here."""
 
 
 def imported() -> Any:
@@ -29,7 +31,7 @@ def imported() -> Any:
 def connected(address: str | None) -> Any:
     """The ray module with a cluster behind it: that at `address`, else the one in use, else a new one here.
 
-    A new one listens on this machine's loopback and works for whoever has its token: this process and its own workers,
+    A new one listens on this machine's loopback and works for whoever has its token: this process and what it starts,
     unless RAY_AUTH_MODE and its companions say otherwise, which hold for a cluster at an address too.
     ConnectionError if there is none at the address, RuntimeError if its workers do not start.
     """
@@ -39,10 +41,15 @@ def connected(address: str | None) -> Any:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address:
+            for name in _own:
+                os.environ.pop(name, None)
             _reread()
             context = ray.init(address=address, **quiet)
         else:
-            with _set({"PYTHONPATH": os.pathsep.join(sys.path), **_closing()}), _on_loopback():
+            closing = _closing()
+            _own.update(closing)
+            os.environ.update(closing)  # for good: now and then Ray looks for its token again, and ends the process
+            with _set({"PYTHONPATH": os.pathsep.join(sys.path)}), _on_loopback():
                 _reread()
                 context = ray.init(address="local", num_cpus=workers(), include_dashboard=False, **quiet)
     except ConnectionError as error:

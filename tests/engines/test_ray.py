@@ -131,9 +131,7 @@ def test_what_is_started_here_listens_on_loopback_and_asks_for_a_token() -> None
     assert get_node_ip_address() == "127.0.0.1"
     assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
     assert get_authentication_mode() == AuthenticationMode.TOKEN
-    assert (
-        not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} & os.environ.keys()
-    )  # what this process starts otherwise has them not
+    assert {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} <= os.environ.keys()  # Ray may look there again at any time
 
 
 @pytest.mark.parametrize(
