@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, ForwardRef, get_args
 
@@ -11,6 +12,9 @@ from jaxtyping import AbstractArray
 
 _jaxtyped = jaxtyping.jaxtyped
 _signatures: dict[tuple[Any, ...], Callable[..., Any]] = {}
+_made: Counter[Any] = Counter()
+often = True
+"""Whether a function inside another is checked each time it is made, and not only the first hundred times."""
 
 
 def install() -> None:
@@ -25,6 +29,10 @@ def _checked(decorated: Any) -> Any:
         if dataclasses.is_dataclass(decorated) and "__init__" in vars(decorated):
             decorated.__init__ = _checked(decorated.__init__)
         return decorated
+    if "<locals>" in decorated.__qualname__ and not often:
+        _made[decorated.__code__] += 1
+        if _made[decorated.__code__] > 100:
+            return decorated
     annotations = decorated.__annotations__.values()
     left = (
         "<locals>" in decorated.__qualname__,  # made anew in each call

@@ -13,6 +13,7 @@ def pytest_configure(config: pytest.Config) -> None:
     import making  # loads the package, which is checked from here on
 
     making.few = "not exhaustive" in config.option.markexpr
+    checked.often = not making.few
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -452,7 +452,11 @@ def test_no_victim_is_lost_without_poison(last_record: Callable[..., dict[str, A
 @pytest.mark.parametrize("victims", [3, pytest.param(8, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("feature_collision", {}), ("bullseye_polytope", {"epsilon": 0.3}), ("witches_brew", {"epsilon": 0.3})],
+    [
+        ("feature_collision", {}),
+        pytest.param("bullseye_polytope", {"epsilon": 0.3}, marks=pytest.mark.exhaustive),
+        pytest.param("witches_brew", {"epsilon": 0.3}, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_most_victims_are_lost_to_an_outsiders_poison(
     last_record: Callable[..., dict[str, Any]], name: str, options: dict[str, Any], victims: int

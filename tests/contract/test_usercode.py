@@ -346,7 +346,7 @@ assert outcome({**table, "seed": 1}, 1, 1) != first
 """
 
 
-@pytest.mark.parametrize("rule", ["whole", "blocks"])
+@pytest.mark.parametrize("rule", ["blocks", pytest.param("whole", marks=pytest.mark.exhaustive)])
 def test_what_draws_from_global_generators_has_the_same_bits_each_time(
     drawing: Callable[..., dict[str, Any]], tmp_path: Path, rule: str
 ) -> None:

@@ -54,6 +54,7 @@ def test_its_experiments_can_be_run(name: str, tmp_path: Path) -> None:
     run(APP / name, {"rounds": 1, "engine.name": "flower"}, out=tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_engines_agree_says_so(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "engines-agree"), "--without"]
     command += ["ray", "flower simulated", "flower deployed"]

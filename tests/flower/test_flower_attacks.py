@@ -324,8 +324,11 @@ BASELINES: dict[str, tuple[FedAvg, str, int]] = {
 }
 
 
+OTHER_ATTACKS = [pytest.param(attack, marks=pytest.mark.exhaustive) for attack in ("ipm", "sign_flip")]
+
+
 @pytest.mark.parametrize("name", BASELINES)
-@pytest.mark.parametrize("attack", ["alie", "ipm", "sign_flip"])
+@pytest.mark.parametrize("attack", ["alie", *OTHER_ATTACKS])
 def test_flower_s_baselines_are_attacked_as_ours_are(name: str, attack: str) -> None:
     """On small weights, without lies about examples, they agree with the rules of this package."""
     theirs, rule, f = BASELINES[name]

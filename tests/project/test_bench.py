@@ -103,6 +103,7 @@ def rules_options(**changed: object) -> argparse.Namespace:
     return argparse.Namespace(**{"n": 11, "d": 400, "few": 50, "f": 2, "rules": rules, **changed})
 
 
+@pytest.mark.exhaustive
 def test_libraries_get_the_same_rows_and_agree(tmp_path):
     given = rules_options()
     aggregators.write_task(tmp_path, given)

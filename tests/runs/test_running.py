@@ -498,6 +498,7 @@ def test_the_stack_changes_no_bit(tmp_path: Path) -> None:
     assert made[0] == made[1]
 
 
+@pytest.mark.exhaustive
 def test_two_processes_make_what_one_makes(users: Path) -> None:
     experiment = toml(
         users,
