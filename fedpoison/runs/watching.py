@@ -53,7 +53,8 @@ class Sweep:
 
     def remarks(self) -> list[str]:
         """What must be known of what was played so far to read it."""
-        return happened([RunFiles(run.path) for run in self.runs if run.done and run.state != "damaged"])
+        folders = [RunFiles(run.path) for run in self.runs if run.done]
+        return happened([folder for folder in folders if not folder.damage()])
 
     def as_dict(self) -> dict[str, Any]:
         """For machines."""

@@ -62,10 +62,14 @@ def test_every_number_of_a_configuration_has_a_bound(key: str) -> None:
             group: dict[str, Any] = {}
             put_all(group, {key.removeprefix("threat.groups."): given})
             key, changes = key.replace("groups.", "groups.0."), {"threat.groups": [group, group]}
+        if key.startswith("defence.monitors."):
+            key = key.replace("monitors.", "monitors.0.")
+            monitor = {"name": "norm_jump", "action": "quarantine", key.split(".")[-1]: given}
+            changes = {"defence.monitors": [monitor]}
         with pytest.raises(ConfigError) as caught:
             load(BASE, changes)
         assert any(problem.startswith(key) for problem in caught.value.problems)
-        key = key.replace("groups.0.", "groups.")
+        key = key.replace(".0.", ".")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ENTRIES if kind != "dataset"])

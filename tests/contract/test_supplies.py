@@ -6,9 +6,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import making
 import pytest
 import torch
-from making import rows
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -41,6 +41,10 @@ def halves(updates: Updates, f: int, base: Base, *, parts: int = 2) -> Update:
         result[part::parts] = base(updates[:, part::parts], f)
     return result
 '''
+
+
+def rows(n: int, d: int = 12, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return making.rows(n, d, seed, dtype)
 
 
 def table(folder: Path, rule: str, data: dict[str, Any] | None = None, **defence: Any) -> dict[str, Any]:

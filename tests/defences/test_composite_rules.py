@@ -6,12 +6,13 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+import making
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from making import draws, rows
+from making import draws
 from sklearn.cluster import HDBSCAN
 from torch import Tensor
 
@@ -25,6 +26,10 @@ from fedpoison.types import Probe
 
 seeds = draws(6, 20)
 SIZES = ((1, 0), (2, 0), (3, 1), (4, 1), (8, 3), (11, 2), (25, 5))
+
+
+def rows(n: int, d: int = 20, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return making.rows(n, d, seed, dtype)
 
 
 def flagged(verdict: Verdict) -> list[int]:

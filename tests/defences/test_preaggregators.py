@@ -6,7 +6,6 @@ import re
 import statistics
 from collections.abc import Callable
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import making
@@ -27,7 +26,8 @@ LARGE = (1e3, 1e6, 1e12, 1e30)
 SEED, ROUND = 5, 3
 
 
-rows = partial(making.rows, dtype=torch.float32)
+def rows(n: int, d: int = 30, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return making.rows(n, d, seed, dtype)
 
 
 def stream() -> torch.Generator:

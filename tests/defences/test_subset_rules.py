@@ -3,12 +3,13 @@
 import itertools
 import math
 
+import making
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from making import draws, rows
+from making import draws
 from torch import Tensor
 
 from fedpoison import aggregate
@@ -17,6 +18,10 @@ from fedpoison.defences.aggregators.mda import mda
 
 seeds = draws(6, 20)
 SIZES = ((1, 0), (3, 0), (3, 1), (4, 1), (7, 2), (8, 3), (11, 2), (11, 5), (12, 4))
+
+
+def rows(n: int, d: int = 6, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return making.rows(n, d, seed, dtype)
 
 
 def squared_distances(matrix: Tensor) -> Tensor:
