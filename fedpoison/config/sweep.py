@@ -13,8 +13,9 @@ from typing import Any
 from fedpoison.common.dotted import flatten
 from fedpoison.common.errors import ConfigError
 from fedpoison.config.choice import Choice, means, value_of
-from fedpoison.config.config import Config, check_depth, parse, read_toml
+from fedpoison.config.config import Config, parse
 from fedpoison.config.keys import EXPERIMENT
+from fedpoison.config.toml import check_depth, read_toml
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fedpoison.common.errors import ConfigError, RunError
 from fedpoison.common.seeding import Stream
-from fedpoison.config.config import Config, parse, read_toml
+from fedpoison.config.config import Config, parse
 from fedpoison.config.sweep import Experiment, load, put_all
+from fedpoison.config.toml import read_toml
 from fedpoison.measures.metrics import QUALITY, TWO_CLASSES, spelled, worth
 from fedpoison.runs.files import replace_file
 from fedpoison.runs.frame import Runs

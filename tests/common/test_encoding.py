@@ -11,7 +11,7 @@ import pytest
 import fedpoison
 from fedpoison import cli
 from fedpoison.common.errors import ConfigError
-from fedpoison.config.config import read_toml
+from fedpoison.config.toml import read_toml
 
 TEXT = 'name = "größe"\nrounds = 1\n'
 

@@ -11,8 +11,9 @@ import pytest
 import tomli_w
 
 from fedpoison.common.errors import ConfigError
-from fedpoison.config.config import Config, parse, read_toml
+from fedpoison.config.config import Config, parse
 from fedpoison.config.sweep import put
+from fedpoison.config.toml import read_toml
 from fedpoison.contract.lookup import entries
 
 MINIMAL = {"name": "t", "rounds": 3, "data": {"name": "digits"}}
