@@ -64,7 +64,7 @@ class UserCode:
         try:
             _ = self.module
         except BaseException:
-            for name in [name for name in sys.modules if name.partition(".")[0] == self.name]:
+            for name in [name for name in [*sys.modules] if name.partition(".")[0] == self.name]:
                 del sys.modules[name]
             raise
         self._counted, self._strays = frozenset(self._files), _strays(before)
@@ -272,7 +272,7 @@ def _strays(before: set[str]) -> set[str]:
     """The files of the user's modules that were imported by other ways than import statements of the user's code."""
     files = set()
     for name in set(sys.modules) - before:
-        top, file = name.partition(".")[0], getattr(sys.modules[name], "__file__", None)
+        top, file = name.partition(".")[0], getattr(sys.modules.get(name), "__file__", None)
         if file and top not in _codes and top[0] != "_" and _own(top, None):
             files.add(str(Path(file).resolve()))
     return files
