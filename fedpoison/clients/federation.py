@@ -153,7 +153,8 @@ class Federation:
     @property
     def untouched(self) -> set[int]:
         """Clients, of those that were poisoned so far, of whom no sample and no label was changed."""
-        return {client for client, shard in self._poisoned.items() if not shard.poison.any()}
+        made = self._poisoned.copy()  # in other threads more may be poisoned meanwhile
+        return {client for client, shard in made.items() if not shard.poison.any()}
 
     @property
     def largest(self) -> int:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from fedpoison.attacks.poisoning import Poison
 from fedpoison.clients.federation import Federation, Shard
@@ -191,3 +192,24 @@ def test_the_natural_split_is_the_datas_own() -> None:
     assert len(split.validation) + sum(len(split.shard(i)) for i in range(3)) == 100
     with pytest.raises(ValueError, match="partition natural: these data do not say whom a sample belongs to"):
         Federation(dataset(), (find("partition", "natural"), {"keep": "largest"}), 3, 0)
+
+
+def test_who_is_untouched_can_be_asked_while_others_are_poisoned() -> None:
+    """As the clients of a Flower in this process do, each in a thread of its own."""
+    data = dataset()
+
+    class Asking(Tensor):
+        """A mask that has another client poisoned when it is looked at."""
+
+        def any(self) -> Tensor:  # type: ignore[override]
+            federation.poison([(len(federation._poisoned)) % 8])
+            return torch.tensor(False)
+
+    def poison(client: int, index: Tensor) -> Shard:
+        rows = torch.arange(len(index))
+        changed = torch.zeros(len(index), dtype=torch.bool).as_subclass(Asking)
+        return Shard(data.train_images[index], data.train_labels[index], rows, changed=changed)
+
+    federation = Federation(data, (find("partition", "iid"), {}), 8, 0, poison)
+    federation.poison([0])
+    assert federation.untouched == {0}
