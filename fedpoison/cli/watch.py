@@ -49,7 +49,7 @@ def watch(
 
     console = output()
     for problem in _look(results)[1]:
-        error_output().print(f"fedpoison: {problem}", markup=False)
+        error_output().print(f"fedpoison: {problem}")
     if as_json or not console.is_terminal:
         while True:
             sweeps, _ = _look(results)

@@ -1,5 +1,6 @@
 """[threat]: who is malicious, when, and what they do."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -116,8 +117,8 @@ class ThreatConfig(Group):
     @model_validator(mode="after")
     def _by_groups_or_by_itself(self) -> "ThreatConfig":
         problems = []
-        named = [client for group in self.each for client in group.clients or ()]
-        if twice := sorted({client for client in named if named.count(client) > 1}):
+        named = Counter(client for group in self.groups for client in {*(group.clients or ())})
+        if twice := sorted(client for client, groups in named.items() if groups > 1):
             problems.append(f"clients {', '.join(map(str, twice))} are in two groups")
         if self.clients and self.draw != "fixed":
             problems.append(f'clients = {self.clients} says who is malicious, draw = "{self.draw}" draws it')

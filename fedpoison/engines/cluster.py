@@ -41,8 +41,8 @@ def connected(address: str | None) -> Any:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address:
-            for name in _own:
-                os.environ.pop(name, None)
+            while _own:
+                os.environ.pop(_own.pop(), None)
             _reread()
             context = ray.init(address=address, **quiet)
         else:
