@@ -148,8 +148,8 @@ MUTANTS = (
     (
         "of a copy under another label one is kept",
         "clients/sanitizers/duplicates.py",
-        ".any(dim=1) & ~at_odds",
-        ".any(dim=1)",
+        "(earliest == torch.arange(n)) & (least == most)",
+        "earliest == torch.arange(n)",
         BY_HAND,
     ),
     (

@@ -38,21 +38,27 @@ def duplicates(
     """
     first = dict[bytes, int]()
     places = [first.setdefault(sha256(image.numpy().tobytes()).digest(), place) for place, image in enumerate(images)]
-    same = torch.tensor(places, dtype=torch.int64)
-    alike = same.unsqueeze(1) == same
+    group = torch.tensor(places, dtype=torch.int64)
     if by == "cosine" and images.is_floating_point():
         rows = normalize(images.flatten(1).double())
-        alike |= rows @ rows.T >= similarity
+        group = _joined(group, rows @ rows.T >= similarity)
     elif by.endswith("hash") and images.ndim == 4:
-        alike |= _hashed(images.double().mean(dim=1), by) <= distance
+        group = _joined(group, _hashed(images.double().mean(dim=1), by) <= distance)
     elif by != "bytes":
         say(f"{by} is for {'numbers' if by == 'cosine' else 'pictures'}, which these are not: bytes are compared")
-    group = torch.from_numpy(connected_components(csr_array(alike.numpy()), directed=False)[1]).long()
-    sizes = torch.bincount(group)[group]
-    together = group.unsqueeze(1) == group
-    at_odds = (together & (labels.unsqueeze(1) != labels)).any(dim=1)
-    keep = ~together.tril(-1).any(dim=1) & ~at_odds  # nobody before it is of its group
-    return Cleaned(keep, torch.where(keep, 0.0, sizes.double() - 1))
+    n = len(labels)
+    earliest, least, most = (
+        torch.zeros(n, dtype=torch.int64).scatter_reduce(0, group, each, how, include_self=False)[group]
+        for each, how in ((torch.arange(n), "amin"), (labels, "amin"), (labels, "amax"))
+    )
+    keep = (earliest == torch.arange(n)) & (least == most)
+    return Cleaned(keep, torch.where(keep, 0.0, torch.bincount(group)[group].double() - 1))
+
+
+def _joined(group: Tensor, alike: Tensor) -> Tensor:
+    """The groups [n] of samples that are in one of these already or alike, a mask [n, n], or so by others between."""
+    alike = alike | (group.unsqueeze(1) == group)
+    return torch.from_numpy(connected_components(csr_array(alike.numpy()), directed=False)[1]).long()
 
 
 def _hashed(grey: Tensor, by: str) -> Tensor:
